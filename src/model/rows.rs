@@ -123,6 +123,14 @@ impl Boards {
         let at = self.boards.binary_search_by(|(name, _)| name.cmp(board)).ok()?;
         Some(self.boards[at].1)
     }
+
+    /// Has a board end at `last` at the earliest.
+    pub fn raise(&mut self, board: &BoardName, last: Seq) {
+        match self.boards.binary_search_by(|(name, _)| name.cmp(board)) {
+            Ok(at) => self.boards[at].1 = self.boards[at].1.max(last),
+            Err(at) => self.boards.insert(at, (board.clone(), last)),
+        }
+    }
 }
 
 /// Session of a person, as stored.

@@ -3,9 +3,10 @@
 
 use sha2::{Digest, Sha256};
 
-use super::refused;
+use super::{Op, refused, rollback::ends_early};
 use crate::model::{
-    ids::{BoardName, NodeId, Token},
+    absence::AwayReason,
+    ids::{BoardName, NodeId, Seq, Token},
     message::{BATCH_TASKS_MAX, Task},
     outcome::TaskResult,
     rows::{NewPost, Permission, StoreError},
@@ -17,6 +18,38 @@ pub(super) struct LastWrite {
     pub(super) token: Token,
     pub(super) worker: Option<NodeId>,
     pub(super) batch: Option<[u8; 32]>,
+}
+
+/// Batch of users' tasks that is to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Permission to write it.
+    pub permission: &'a Permission,
+    /// Its tasks, in order.
+    pub tasks: &'a [Task],
+    /// Last post of the board that the writer knows, 0 for none.
+    pub known: Seq,
+}
+
+impl<'a> Batch<'a> {
+    /// Returns the batch of an operation; `None` for any other one.
+    pub(super) fn of(op: &'a Op) -> Option<Self> {
+        match op {
+            Op::Write { permission, tasks, known } => {
+                Some(Self { permission, tasks, known: *known })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Refuses to write to a board that ends before what the writer knows of it: the store is an older
+/// copy. Nothing may have been written yet.
+pub(super) fn check_known(board: &BoardName, last: Seq, known: Seq) -> Result<(), StoreError> {
+    if last >= known {
+        return Ok(());
+    }
+    Err(StoreError::away(AwayReason::RolledBack, ends_early(board, last, known)))
 }
 
 /// Refuses a batch that is empty or too long.

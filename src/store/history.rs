@@ -1,9 +1,15 @@
 //! Place of a store in its history: whether what is found is still the store that was there before.
 //!
-//! A store is known by its cluster, and in one epoch its clock never goes back: one whose clock did
-//! is an older copy.
+//! 1. A store is known by its cluster, and in one epoch its clock never goes back: one whose clock did
+//!    is an older copy.
+//! 2. The clock of an older copy goes on once somebody writes to it who saw nothing newer, and passes that of
+//!    the newer store. So a mark is *confirmed* only by a node that read the boards and lacked nothing in them.
+//! 3. When a node finds that the store lacks something, what was seen since the last confirmed mark may be
+//!    of a copy, and counts for nothing. The newer store is then taken back, though its clock is behind.
+//! 4. Nodes read the boards in each poll, so the confirmed mark is one poll old at most, also at a node that
+//!    never writes. A program that never confirms, such as `chatctl`, goes by the newest mark alone.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::refused;
 use crate::model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError};
@@ -40,23 +46,52 @@ pub(super) struct Mark {
     pub(super) clock_ms: u64,
 }
 
+impl Mark {
+    /// Returns the later one of two marks of a cluster.
+    fn later(self, other: Self) -> Self {
+        let is_later = (other.epoch, other.clock_ms) > (self.epoch, self.clock_ms);
+        if is_later { other } else { self }
+    }
+}
+
 /// Memory of the store that a process has seen; all its connections share it.
 #[derive(Debug)]
 pub(super) struct Seen {
     expected: Expected,
     kind: &'static str,
-    mark: Mutex<Option<Mark>>,
+    marks: Mutex<Option<Marks>>,
+}
+
+/// Marks of the store that was seen.
+#[derive(Clone, Copy, Debug)]
+struct Marks {
+    newest: Mark,
+    /// Newest mark at which a node lacked nothing; before the first, one that is older than any.
+    confirmed: Mark,
+    /// Whether the store was found to lack something, and was not confirmed since.
+    is_in_doubt: bool,
+}
+
+impl Marks {
+    const fn new(first: Mark) -> Self {
+        let confirmed = Mark { cluster: first.cluster, epoch: StoreEpoch(0), clock_ms: 0 };
+        Self { newest: first, confirmed, is_in_doubt: false }
+    }
 }
 
 impl Seen {
     /// `kind` names what holds the store, such as `file`.
     pub(super) fn new(expected: Expected, kind: &'static str) -> Self {
-        Self { expected, kind, mark: Mutex::new(None) }
+        Self { expected, kind, marks: Mutex::new(None) }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, Option<Marks>> {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the newest mark. A mark read from now on must not be older.
     pub(super) fn newest(&self) -> Option<Mark> {
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+        self.marks().map(|marks| marks.newest)
     }
 
     pub(super) fn may_create(&self) -> bool {
@@ -98,13 +133,32 @@ impl Seen {
         Ok(())
     }
 
-    /// Keeps a mark of the store, unless a newer one was seen.
+    /// Keeps a mark of the store, unless a newer one was seen, or what is there may be an older copy.
     pub(super) fn raise(&self, now: Mark) {
-        let mut newest = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_newer =
-            newest.is_none_or(|seen| (now.epoch, now.clock_ms) > (seen.epoch, seen.clock_ms));
-        if is_newer {
-            *newest = Some(now);
+        match &mut *self.marks() {
+            Some(marks) if marks.is_in_doubt => {}
+            Some(marks) => marks.newest = marks.newest.later(now),
+            none @ None => *none = Some(Marks::new(now)),
+        }
+    }
+
+    /// Keeps the mark of a read of the boards in which a node lacked nothing. `as_of_ms` is the store's
+    /// clock, as that read saw it.
+    pub(super) fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        if let Some(marks) = &mut *self.marks() {
+            let read = Mark { epoch, clock_ms: as_of_ms, ..marks.newest };
+            marks.confirmed = marks.confirmed.later(read);
+            marks.newest = marks.newest.later(read);
+            marks.is_in_doubt = false;
+        }
+    }
+
+    /// Goes back to the last confirmed mark, and stays there until the next one: the store lacks what a node
+    /// has of it. The cluster stays known, so no other store is taken and none is made.
+    pub(super) fn doubt(&self) {
+        if let Some(marks) = &mut *self.marks() {
+            marks.newest = marks.confirmed;
+            marks.is_in_doubt = true;
         }
     }
 
@@ -170,5 +224,65 @@ mod tests {
         let refused = seen.check(None, mark(2, 5, 100));
         assert!(matches!(refused, Err(StoreError::Refused { .. })), "{refused:?}");
         assert_eq!(seen.newest(), None);
+    }
+
+    /// Returns what a process has seen that polled a store last at 200, and then met an older copy of it:
+    /// one that ended at 150, and that somebody else wrote to at 300.
+    fn at_a_written_copy() -> Seen {
+        let seen = Seen::new(Expected::AnyOrNew, "file");
+        seen.check(seen.newest(), mark(1, 5, 100)).expect("the first");
+        seen.confirm(StoreEpoch(5), 200);
+        seen.raise(mark(1, 5, 210));
+        let older = seen.check(seen.newest(), mark(1, 5, 150)).map_err(|e| e.away_reason());
+        assert_eq!(older, Err(Some(AwayReason::RolledBack)));
+        seen.check(seen.newest(), mark(1, 5, 300)).expect("its clock is the newest");
+        seen
+    }
+
+    #[test]
+    fn newer_store_is_taken_back_once_the_copy_that_others_wrote_to_is_in_doubt() {
+        let seen = at_a_written_copy();
+        let check = |now| seen.check(seen.newest(), now).map_err(|error| error.away_reason());
+        assert_eq!(
+            check(mark(1, 5, 210)),
+            Err(Some(AwayReason::RolledBack)),
+            "nobody knows better"
+        );
+        seen.doubt();
+        assert_eq!(seen.newest(), Some(mark(1, 5, 200)));
+        assert_eq!(check(mark(1, 5, 310)), Ok(()), "the copy is still there");
+        seen.raise(mark(1, 5, 320));
+        assert_eq!(check(mark(1, 5, 199)), Err(Some(AwayReason::RolledBack)));
+        assert_eq!(check(mark(1, 5, 210)), Ok(()), "the newer store");
+        seen.confirm(StoreEpoch(5), 210);
+        assert_eq!(check(mark(1, 5, 220)), Ok(()));
+        assert_eq!(check(mark(1, 5, 219)), Err(Some(AwayReason::RolledBack)), "raised as before");
+    }
+
+    #[test]
+    fn confirmation_of_an_earlier_read_raises_no_further_than_that_read() {
+        let seen = at_a_written_copy();
+        seen.confirm(StoreEpoch(5), 190);
+        seen.confirm(StoreEpoch(5), 205);
+        seen.doubt();
+        assert_eq!(seen.newest(), Some(mark(1, 5, 205)));
+        seen.confirm(StoreEpoch(6), 10);
+        assert_eq!(seen.newest(), Some(mark(1, 6, 10)), "a new epoch begins with a backup");
+    }
+
+    #[test]
+    fn doubt_before_any_confirmation_keeps_the_cluster_and_makes_no_store() {
+        for expected in [Expected::AnyOrNew, Expected::Existing, Expected::Cluster([1; 16])] {
+            let seen = Seen::new(expected, "file");
+            seen.doubt();
+            seen.confirm(StoreEpoch(5), 400);
+            assert_eq!(seen.newest(), None, "no store was seen");
+            let check = |now| seen.check(seen.newest(), now).map_err(|error| error.away_reason());
+            assert_eq!(check(mark(1, 5, 300)), Ok(()));
+            seen.doubt();
+            assert!(!seen.may_create());
+            assert_eq!(check(mark(2, 5, 400)), Err(Some(AwayReason::Replaced)));
+            assert_eq!(check(mark(1, 5, 200)), Ok(()), "it may be the newer store");
+        }
     }
 }

@@ -44,7 +44,9 @@ use crate::{
     env::BoxFuture,
     model::{
         copies::{SessionDigests, SessionPage},
-        ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+        ids::{
+            BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, StoreEpoch, UserId,
+        },
         login::{StorePassword, StoreUser},
         message::Task,
         outcome::TaskResult,
@@ -66,6 +68,16 @@ pub trait Backend: Send + Sync + 'static {
     fn follow(&self, ends: NewEnds) {
         drop(ends);
     }
+
+    /// Notes that a read of the boards, of this epoch and as of this time of the store, lacked nothing that
+    /// the node had. A backend that remembers what it saw of the store then takes none that is older.
+    fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        let _ = (epoch, as_of_ms);
+    }
+
+    /// Notes that the store lacks what the node had of it: what was seen since the last [`Self::confirm`]
+    /// may be of an older copy.
+    fn doubt(&self) {}
 }
 
 /// Cheap handle on the shared store.
@@ -131,6 +143,16 @@ impl Store {
     /// Has the backend add to `ends` what it hears of.
     pub fn follow(&self, ends: NewEnds) {
         self.0.follow(ends);
+    }
+
+    /// Tells the backend that a read of the boards lacked nothing that the node had.
+    pub fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        self.0.confirm(epoch, as_of_ms);
+    }
+
+    /// Tells the backend that the store lacks what the node had of it.
+    pub fn doubt(&self) {
+        self.0.doubt();
     }
 
     /// Returns the identity of the cluster.
@@ -207,8 +229,9 @@ impl Store {
         tasks: Arc<Vec<Task>>,
     ) -> Result<Vec<TaskResult>, StoreError> {
         let want = tasks.len();
-        let results =
-            ask!(self, Op::Write { permission, tasks }, OpReply::Written(results) => results)?;
+        // The guard against an older copy adds what the node knows.
+        let op = Op::Write { permission, tasks, known: Seq::default() };
+        let results = ask!(self, op, OpReply::Written(results) => results)?;
         if results.len() == want {
             Ok(results)
         } else {

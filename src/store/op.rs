@@ -11,7 +11,7 @@ use super::{
 pub use crate::model::bounds::{BOARDS_MAX, PAGE_BYTES_MAX as READ_BYTES_MAX};
 use crate::model::{
     copies::{SessionDigests, SessionPage},
-    ids::{BoardName, Incarnation, NodeId, PostId, Resource, SessionKey, UserId},
+    ids::{BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, UserId},
     login::{StorePassword, StoreUser},
     message::Task,
     outcome::TaskResult,
@@ -112,6 +112,9 @@ pub enum Op {
         /// 1 to [`BATCH_TASKS_MAX`](crate::model::message::BATCH_TASKS_MAX) tasks, done in order;
         /// the first of a post's id wins.
         tasks: Arc<Vec<Task>>,
+        /// Last post of the board that the writer knows; 0 for none. A store whose board ends before
+        /// it is an older copy, and writes nothing.
+        known: Seq,
     },
     /// Finds a post by its id.
     FindPost {

@@ -8,9 +8,11 @@
 //!    called older than its own answer.
 //! 2. While the store is behind, every operation reads the boards first, and goes no further.
 //! 3. Of two reads, the one that began later decides: an answer from before the roll-back may come
-//!    after one from behind it.
-//! 4. A write may reach an older copy before any read does. A post that it put where this node has
-//!    another is not acknowledged: the write is *away*, and its post is sent again to the newer store.
+//!    after one from behind it. The backend is told what was decided, and keeps by it what it compares new
+//!    connections with (`history.rs`).
+//! 4. A write may reach an older copy before any read does. It carries what the node knows of its board, and
+//!    a store that ends before that writes nothing. Writes of sessions, read marks and cancels carry nothing:
+//!    only a read tells that their store is older.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +21,8 @@ use crate::{
     env::BoxFuture,
     model::{
         absence::AwayReason,
-        ids::Resource,
+        ids::{BoardName, Resource, Seq, StoreEpoch},
+        message::Task,
         outcome::TaskResult,
         read_order::{ReadNumber, ReadOrder},
         rows::{Boards, Permission, StoreError},
@@ -31,13 +34,42 @@ use crate::{
 pub struct OwnEnds(Arc<Mutex<Arc<Boards>>>);
 
 impl OwnEnds {
-    /// Replaces what the node has by what it has now.
-    pub fn set(&self, boards: Boards) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(boards);
+    /// Replaces what the node has by what it has now. In one epoch no board ends earlier than before.
+    pub fn set(&self, mut boards: Boards) {
+        let mut ends = self.lock();
+        if ends.epoch == boards.epoch {
+            for (board, last) in &ends.boards {
+                boards.raise(board, *last);
+            }
+        }
+        *ends = Arc::new(boards);
+    }
+
+    /// Notes a post that was committed in an epoch.
+    pub fn raise(&self, epoch: StoreEpoch, board: &BoardName, seq: Seq) {
+        let mut ends = self.lock();
+        if ends.epoch == epoch && ends.last(board) < Some(seq) {
+            Arc::make_mut(&mut ends).raise(board, seq);
+        }
+    }
+
+    /// Returns the last post that the node knows of what a permission covers; 0 for none.
+    fn known(&self, permission: &Permission) -> Seq {
+        let ends = self.lock();
+        match &permission.resource {
+            Resource::Board(board) if ends.epoch == permission.token.epoch => {
+                ends.last(board).unwrap_or_default()
+            }
+            _ => Seq::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Boards>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn get(&self) -> Arc<Boards> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.lock())
     }
 }
 
@@ -62,11 +94,14 @@ struct Reads {
 }
 
 impl Reads {
-    /// Takes the finding of a read, unless one that began later has ended.
-    fn end(&mut self, read: ReadNumber, is_behind: bool) {
-        if self.order.end(read) {
+    /// Takes the finding of a read, and returns whether it counts: `false` if one that began later has
+    /// ended.
+    fn end(&mut self, read: ReadNumber, is_behind: bool) -> bool {
+        let counts = self.order.end(read);
+        if counts {
             self.is_behind = is_behind;
         }
+        counts
     }
 }
 
@@ -79,15 +114,23 @@ impl Backend for Guarded {
             if self.reads().is_behind {
                 self.boards().await?;
             }
-            match &op {
-                Op::Write { permission, .. } => self.write(permission.clone(), op).await,
-                _ => self.store.call(op).await,
+            match op {
+                Op::Write { permission, tasks, .. } => self.write(permission, tasks).await,
+                op => self.store.call(op).await,
             }
         })
     }
 
     fn follow(&self, ends: NewEnds) {
         self.store.follow(ends);
+    }
+
+    fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        self.store.confirm(epoch, as_of_ms);
+    }
+
+    fn doubt(&self) {
+        self.store.doubt();
     }
 }
 
@@ -96,25 +139,47 @@ impl Guarded {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes, and compares the places of new posts with what the node had before.
-    async fn write(&self, permission: Permission, op: Op) -> Result<OpReply, StoreError> {
-        let (own, number) = (self.ends.get(), self.reads().order.begin());
-        let reply = self.store.call(op).await?;
-        if let OpReply::Written(results) = &reply
-            && let Some(why) = lacked(&own, &permission, results)
-        {
-            self.reads().end(number, true);
-            return Err(StoreError::away(AwayReason::RolledBack, why));
+    /// Writes with what the node knows of the board, and notes what was committed.
+    async fn write(
+        &self,
+        permission: Permission,
+        tasks: Arc<Vec<Task>>,
+    ) -> Result<OpReply, StoreError> {
+        let (known, number) = (self.ends.known(&permission), self.reads().order.begin());
+        let (resource, epoch) = (permission.resource.clone(), permission.token.epoch);
+        let reply = self.store.call(Op::Write { permission, tasks, known }).await;
+        match (&reply, resource) {
+            (Ok(OpReply::Written(results)), Resource::Board(board)) => {
+                for result in results {
+                    if let TaskResult::Committed { seq, .. } | TaskResult::Duplicate { seq, .. } =
+                        result
+                    {
+                        self.ends.raise(epoch, &board, *seq);
+                    }
+                }
+            }
+            (Err(error), _) if error.away_reason() == Some(AwayReason::RolledBack) => {
+                self.reads().end(number, true);
+            }
+            _ => {}
         }
-        Ok(reply)
+        reply
     }
 
-    /// Reads the boards, and compares them with what the node had before.
+    /// Reads the boards, compares them with what the node had before, and tells the backend.
     async fn boards(&self) -> Result<OpReply, StoreError> {
         let (own, number) = (self.ends.get(), self.reads().order.begin());
         let read = self.store.boards().await?;
         let lack = lack(&own, &read);
-        self.reads().end(number, lack.is_some());
+        let mut reads = self.reads();
+        if reads.end(number, lack.is_some()) {
+            // Under the lock: the backend hears of them in the order in which they count.
+            match &lack {
+                Some(_) => self.store.doubt(),
+                None => self.store.confirm(read.epoch, read.as_of_ms),
+            }
+        }
+        drop(reads);
         match lack {
             Some(why) => Err(StoreError::away(AwayReason::RolledBack, why)),
             None => Ok(OpReply::Boards(read)),
@@ -132,35 +197,19 @@ fn lack(own: &Boards, read: &Boards) -> Option<String> {
     }
     own.boards.iter().find_map(|(board, have)| {
         let last = read.last(board).unwrap_or_default();
-        (last < *have).then(|| {
-            format!("its board {board} ends at {last}, and this node has {have}; put the newer file back")
-        })
+        (last < *have).then(|| ends_early(board, last, *have))
     })
 }
 
-/// Returns what a store lacked that put these posts where the node had others before; `None` if nothing.
-fn lacked(own: &Boards, permission: &Permission, results: &[TaskResult]) -> Option<String> {
-    let Resource::Board(board) = &permission.resource else { return None };
-    // A restored store begins a new epoch, and may end earlier.
-    if own.epoch != permission.token.epoch {
-        return None;
-    }
-    let have = own.last(board)?;
-    results.iter().find_map(|result| match result {
-        TaskResult::Committed { seq, .. } if *seq <= have => Some(format!(
-            "its board {board} got post {seq} now, and this node has {have}; put the newer file back"
-        )),
-        _ => None,
-    })
+/// Says that a board ends before what a node has of it.
+pub(super) fn ends_early(board: &BoardName, last: Seq, known: Seq) -> String {
+    format!("its board {board} ends at {last}, and this node has {known}; put the newer file back")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        ids::{BoardName, NodeId, PostId, Seq, StoreEpoch, Token, UserId},
-        message::Task,
-    };
+    use crate::model::ids::{NodeId, PostId, Token, UserId};
 
     fn boards(epoch: u64, lobby: u64) -> Boards {
         let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
@@ -190,24 +239,77 @@ mod tests {
         assert!(!reads.is_behind);
     }
 
-    /// Store whose boards end where the test says.
+    /// Store whose boards end where the test says. Each write adds a post to the lobby.
     struct Fixed(Arc<Mutex<Boards>>);
 
     impl Backend for Fixed {
         fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
-            let boards = self.0.lock().expect("not poisoned").clone();
-            Box::pin(async move {
-                let next = boards.last(&BoardName::lobby()).unwrap_or_default().0 + 1;
-                Ok(match op {
-                    Op::Boards => OpReply::Boards(boards),
-                    Op::Write { .. } => OpReply::Written(vec![
-                        TaskResult::Duplicate { seq: Seq(1), posted_at_ms: 1 },
-                        TaskResult::Committed { seq: Seq(next), posted_at_ms: 2 },
-                    ]),
-                    _ => OpReply::Done,
-                })
-            })
+            let mut boards = self.0.lock().expect("not poisoned");
+            let lobby = BoardName::lobby();
+            let last = boards.last(&lobby).unwrap_or_default();
+            let reply = match op {
+                Op::Boards => Ok(OpReply::Boards(boards.clone())),
+                Op::Write { known, .. } if last < known => {
+                    Err(StoreError::away(AwayReason::RolledBack, "it ends early"))
+                }
+                Op::Write { .. } => {
+                    let seq = Seq(last.0 + 1);
+                    boards.raise(&lobby, seq);
+                    Ok(OpReply::Written(vec![TaskResult::Committed { seq, posted_at_ms: 1 }]))
+                }
+                _ => Ok(OpReply::Done),
+            };
+            Box::pin(async move { reply })
         }
+    }
+
+    /// Place of a read that lacked nothing; `None` for one that lacked something.
+    type Finding = Option<(StoreEpoch, u64)>;
+
+    /// Store that notes what it is told of reads.
+    struct Told {
+        stored: Fixed,
+        told: Arc<Mutex<Vec<Finding>>>,
+    }
+
+    impl Backend for Told {
+        fn call(&self, op: Op) -> BoxFuture<'_, Result<OpReply, StoreError>> {
+            self.stored.call(op)
+        }
+
+        fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+            self.told.lock().expect("not poisoned").push(Some((epoch, as_of_ms)));
+        }
+
+        fn doubt(&self) {
+            self.told.lock().expect("not poisoned").push(None);
+        }
+    }
+
+    #[tokio::test]
+    async fn backend_is_told_whether_a_read_lacked_something() {
+        let stored = Arc::new(Mutex::new(Boards { as_of_ms: 100, ..boards(7, 3) }));
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let backend = Told { stored: Fixed(Arc::clone(&stored)), told: Arc::clone(&told) };
+        let (store, ends) = guarded(Store::new(backend));
+        ends.set(store.boards().await.expect("a new node has nothing"));
+        *stored.lock().expect("not poisoned") = Boards { as_of_ms: 300, ..boards(7, 2) };
+        store.boards().await.expect_err("it lacks a post");
+        store.drop_dead_letter(1).await.expect_err("it still does");
+        *stored.lock().expect("not poisoned") = Boards { as_of_ms: 200, ..boards(7, 3) };
+        store.drop_dead_letter(1).await.expect("the newer one is back");
+        store.drop_dead_letter(1).await.expect("not read again");
+        let told = told.lock().expect("not poisoned").clone();
+        let whole = |at_ms| Some((StoreEpoch(7), at_ms));
+        assert_eq!(told, [whole(100), None, None, whole(200)]);
+    }
+
+    fn write_of(epoch: u64) -> (Permission, Arc<Vec<Task>>) {
+        let token = Token { epoch: StoreEpoch(epoch), lease: 1, n: 1 };
+        let resource = Resource::Board(BoardName::lobby());
+        let permission = Permission { resource, token, after: None, worker: NodeId([1; 16]) };
+        let task = Task::CancelPost { user: UserId([1; 16]), id: PostId([1; 16]) };
+        (permission, Arc::new(vec![task]))
     }
 
     #[tokio::test]
@@ -225,25 +327,40 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn post_that_an_older_copy_takes_before_it_is_read_is_not_acknowledged() {
+    async fn older_copy_takes_no_post_even_before_it_is_read() {
         let stored = Arc::new(Mutex::new(boards(7, 3)));
         let (store, ends) = guarded(Store::new(Fixed(Arc::clone(&stored))));
         ends.set(boards(7, 3));
-        let write = |epoch| {
-            let token = Token { epoch: StoreEpoch(epoch), lease: 1, n: 1 };
-            let resource = Resource::Board(BoardName::lobby());
-            let permission = Permission { resource, token, after: None, worker: NodeId([1; 16]) };
-            let cancel = |n| Task::CancelPost { user: UserId([n; 16]), id: PostId([n; 16]) };
-            store.write(permission, Arc::new(vec![cancel(1), cancel(2)]))
+        let write = async |epoch| {
+            let (permission, tasks) = write_of(epoch);
+            store.write(permission, tasks).await
         };
-        write(7).await.expect("its post stands behind all that the node has");
-        *stored.lock().expect("not poisoned") = boards(8, 2);
-        write(8).await.expect("restored: a new epoch");
-        *stored.lock().expect("not poisoned") = boards(7, 2);
-        let behind = |error: StoreError| error.away_reason() == Some(AwayReason::RolledBack);
-        assert!(write(7).await.is_err_and(behind));
-        assert!(store.drop_dead_letter(1).await.is_err_and(behind), "known from then on");
+        let lacks = |error: StoreError| error.away_reason() == Some(AwayReason::RolledBack);
+        write(7).await.expect("it has all");
+        *stored.lock().expect("not poisoned") = boards(7, 3);
+        assert!(write(7).await.is_err_and(lacks), "its own post is known without a read");
+        assert!(write(7).await.is_err_and(lacks), "and a refused write added none");
+        assert!(store.drop_dead_letter(1).await.is_err_and(lacks), "known from then on");
         *stored.lock().expect("not poisoned") = boards(7, 4);
         write(7).await.expect("the newer file is back");
+        ends.raise(StoreEpoch(7), &BoardName::lobby(), Seq(9));
+        assert!(write(7).await.is_err_and(lacks), "what others wrote counts as well");
+        *stored.lock().expect("not poisoned") = boards(8, 1);
+        write(8).await.expect("restored: a new epoch");
+    }
+
+    #[test]
+    fn ends_only_rise_in_one_epoch() {
+        let ends = OwnEnds::default();
+        ends.set(boards(7, 5));
+        ends.set(boards(7, 3));
+        assert_eq!(ends.get().last(&BoardName::lobby()), Some(Seq(5)));
+        ends.raise(StoreEpoch(6), &BoardName::lobby(), Seq(9));
+        assert_eq!(ends.get().last(&BoardName::lobby()), Some(Seq(5)), "of an earlier epoch");
+        let dev: BoardName = "dev".parse().expect("a name");
+        ends.raise(StoreEpoch(7), &dev, Seq(2));
+        assert_eq!((ends.get().last(&dev), ends.get().boards.len()), (Some(Seq(2)), 2));
+        ends.set(boards(8, 1));
+        assert_eq!(ends.get().boards, boards(8, 1).boards);
     }
 }

@@ -135,7 +135,7 @@ mod tests {
         let text = "a text".parse().expect("a text");
         let post = NewPost { id: PostId([id; 16]), author, text };
         let tasks = Arc::new(vec![Task::Post { board: BoardName::lobby(), post }]);
-        match host.apply(&Op::Write { permission, tasks }, NOW_MS)? {
+        match host.apply(&Op::Write { permission, tasks, known: Seq::default() }, NOW_MS)? {
             OpReply::Written(results) => Ok(results),
             other => panic!("{other:?}"),
         }

@@ -121,6 +121,13 @@ impl Driver {
     }
 
     fn write(&self, updates: Vec<Update>) {
+        for update in &updates {
+            if let Update::Posts { epoch, board, posts, .. } = update
+                && let Some(last) = posts.last()
+            {
+                self.parts.own_ends.raise(*epoch, board, last.seq);
+            }
+        }
         let database = self.parts.database.clone();
         self.spawn(
             "write-updates",

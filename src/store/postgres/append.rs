@@ -22,13 +22,12 @@ use super::{
 use crate::{
     model::{
         ids::{BoardName, NodeId, Resource, Seq, StoreEpoch, Token},
-        message::Task,
         outcome::TaskResult,
         rows::{NewPost, Permission},
     },
     store::{
         OpReply,
-        batch::{LastWrite, batch_of, check_len, fence, post_of},
+        batch::{Batch, LastWrite, batch_of, check_known, check_len, fence, post_of},
         job::Answer,
     },
 };
@@ -106,9 +105,9 @@ pub(super) struct Append<'a> {
 
 impl<'a> Append<'a> {
     /// Returns the append of a group's boards that get nothing but posts.
-    pub(super) fn of(batches: impl Iterator<Item = (&'a Permission, &'a [Task])>) -> Self {
+    pub(super) fn of(batches: impl Iterator<Item = Batch<'a>>) -> Self {
         let mut boards: BTreeMap<_, bool> = BTreeMap::new();
-        for (permission, tasks) in batches {
+        for Batch { permission, tasks, .. } in batches {
             let Resource::Board(board) = &permission.resource else { continue };
             let is_posts =
                 check_len(tasks).is_ok() && tasks.iter().all(|task| post_of(task, board).is_some());
@@ -174,10 +173,10 @@ impl<'a> Append<'a> {
     /// [`NotDecided`] if rows have to be asked.
     pub(super) fn add(
         &mut self,
-        permission: &'a Permission,
-        tasks: &'a [Task],
+        to_write: Batch<'a>,
         tx: &Tx<'_>,
     ) -> Result<Option<Answer>, NotDecided> {
+        let Batch { permission, tasks, known } = to_write;
         let Resource::Board(name) = &permission.resource else { return Ok(None) };
         let Some(state) = self.states.get_mut(name) else { return Ok(None) };
         let batch = batch_of(tasks);
@@ -187,6 +186,9 @@ impl<'a> Append<'a> {
             Err(refusal) => return Ok(Some(Err(refusal))),
         }
         let board = state.board.as_mut().ok_or(NotDecided)?;
+        if let Err(older) = check_known(name, Seq(board.last_seq), known) {
+            return Ok(Some(Err(older)));
+        }
         board.last_posted_at_ms = tx.clock_ms.max(board.last_posted_at_ms).max(tx.now_ms);
         let before = *board;
         let posts: Vec<_> = tasks.iter().filter_map(|task| post_of(task, name)).collect();

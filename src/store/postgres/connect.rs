@@ -20,7 +20,7 @@ use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
 use super::{
     address::{Place, Server},
     connection::{Db, Heard, Warning, drive},
-    schema::{self, CHANGE_MAX, Tables},
+    schema::{self, Tables},
     shared::Shared,
     sql::{Columns, Failure, store_error, words_of},
     tls::{Plain, Tls},
@@ -28,12 +28,15 @@ use super::{
 use crate::{
     env::{BoxFuture, BoxStream, TaskGuard},
     model::{absence::AwayReason, login::StoreLogin, rows::StoreError},
-    store::refused,
+    store::{history::Mark, refused},
 };
 
 /// Time for one server to take a connection and to answer the checks. Changes of the tables have a time of
 /// their own.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+
+/// Error of a server that took longer than that.
+const NO_CONNECTION: &str = "no connection";
 
 /// Shortest time-out of a statement, of a wait for a lock, and of a pause in a transaction.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -108,7 +111,9 @@ impl Shared {
     /// # Errors
     /// As those of [`Self::connect`] that are not of the tables.
     pub(super) async fn reach(&self) -> Result<Reached, StoreError> {
-        let reach = |server| self.in_time(CONNECT_MAX, self.reach_server(server, None, None));
+        let reach = |server| {
+            self.in_time(CONNECT_MAX, NO_CONNECTION, self.reach_server(server, None, None))
+        };
         self.to_any_server(|server| Box::pin(reach(server))).await
     }
 
@@ -146,22 +151,19 @@ impl Shared {
         let find = async {
             let reached = self.reach_server(server, login, heard).await?;
             let found = schema::find(&reached.client, self.rights(), self.release).await;
-            Ok((found.map_err(|failure| self.unprepared(failure, login))?, reached))
+            let found = found.map_err(|failure| self.unprepared(failure, login))?;
+            if self.may_upgrade {
+                self.tell_of_logins(&reached.client).await;
+            }
+            Ok((found, reached))
         };
-        let (found, Reached { client, warning, driver }) = self.in_time(CONNECT_MAX, find).await?;
+        let (found, reached) = self.in_time(CONNECT_MAX, NO_CONNECTION, find).await?;
+        let Reached { client, warning, driver } = reached;
         let mark = match found {
             Tables::Ready(mark) => mark,
-            Tables::ToChange(new) => {
-                let change = async {
-                    let changed = schema::change(&client, new, self.release).await;
-                    changed.map_err(|failure| self.unprepared(failure, login))
-                };
-                self.in_time(CHANGE_MAX, change).await?
-            }
+            Tables::Missing { cluster } => self.changed(&client, Some(cluster), login).await?,
+            Tables::Outdated => self.changed(&client, None, login).await?,
         };
-        if self.rights().upgrade {
-            self.tell_of_logins(&client).await;
-        }
         self.seen.check(before, mark)?;
         if let (Some(slot), Some(login)) = (&self.login, login) {
             slot.on_taken(login);
@@ -177,6 +179,21 @@ impl Shared {
             reads_guards: login.is_none(),
             _driver: driver,
         })
+    }
+
+    /// Makes the tables for the cluster `new` if they are still missing, or upgrades them, and returns the
+    /// store's mark.
+    async fn changed(
+        &self,
+        client: &Client,
+        new: Option<[u8; 16]>,
+        login: Option<&StoreLogin>,
+    ) -> Result<Mark, StoreError> {
+        let change = async {
+            let changed = schema::change(client, new, self.release, self.change_max).await;
+            changed.map_err(|failure| self.unprepared(failure, login))
+        };
+        self.in_time(self.change_max, "the tables were not made or upgraded", change).await
     }
 
     async fn reach_server(
@@ -302,14 +319,16 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for a step of connecting; its end undoes the step.
-    async fn in_time<T>(
+    /// Waits for a step of connecting. A step that takes longer is dropped, and the connection with it;
+    /// the error then begins with `undone`.
+    pub(super) async fn in_time<T>(
         &self,
         most: Duration,
+        undone: &str,
         step: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         self.env.timeout(most, Box::pin(step)).await.unwrap_or_else(|_| {
-            let why = format!("no connection for {} s", most.as_secs());
+            let why = format!("{undone} within {} s", most.as_secs());
             Err(StoreError::away(AwayReason::Unreachable, why))
         })
     }

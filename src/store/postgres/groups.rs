@@ -8,9 +8,9 @@
 
 use super::queue::JobReceiver;
 use crate::{
-    model::{ids::Resource, message::Task, rows::Permission},
+    model::{ids::Resource, message::Task},
     store::{
-        Op,
+        batch::Batch,
         job::{GROUP_BYTES_MAX, Job},
     },
 };
@@ -18,17 +18,6 @@ use crate::{
 /// Maximum number of statements that follow each other in one transaction, by estimate, unless one
 /// batch has more: at 3 ms each they fit into the usual time-out.
 pub(super) const STATEMENTS_MAX: usize = 200;
-
-/// Permission and tasks of a batch.
-pub(super) type Batch<'a> = (&'a Permission, &'a [Task]);
-
-/// Returns the batch of an operation; `None` for any other one.
-pub(super) fn batch_of(job: &Job) -> Option<Batch<'_>> {
-    match &job.op {
-        Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
-        _ => None,
-    }
-}
 
 /// Returns about how many statements a batch takes at most that is not appended, without those that end
 /// sessions of people who have too many.
@@ -64,7 +53,7 @@ struct Size {
 impl Size {
     /// Returns the size of a batch; `None` for any other operation.
     fn of(job: &Job) -> Option<Self> {
-        let (permission, tasks) = batch_of(job)?;
+        let Batch { permission, tasks, .. } = Batch::of(&job.op)?;
         let is_posts = tasks.iter().all(|task| matches!(task, Task::Post { .. }));
         Some(Self {
             bytes: job.task_bytes()?,
@@ -101,7 +90,7 @@ pub(super) fn gather(group: &mut Vec<Job>, queue: &JobReceiver, batches_max: usi
 /// Divides a group of which nothing was written into smaller ones, in order: parts that can be written
 /// batch by batch, or single batches if it is no longer than such a part.
 pub(super) fn divide(group: Vec<Job>) -> Vec<Vec<Job>> {
-    let length = |job: &Job| batch_of(job).map_or(0, |(_, tasks)| statements(tasks));
+    let length = |job: &Job| Batch::of(&job.op).map_or(0, |batch| statements(batch.tasks));
     let is_long = group.iter().map(length).sum::<usize>() > STATEMENTS_MAX;
     let mut parts: Vec<Vec<Job>> = Vec::new();
     let mut statements = 0;
@@ -128,16 +117,16 @@ mod tests {
     use super::{super::queue::queue, *};
     use crate::{
         model::{
-            ids::{Author, BoardName, NodeId, PostId, SessionKey, Token, UserId},
-            rows::NewPost,
+            ids::{Author, BoardName, NodeId, PostId, Seq, SessionKey, Token, UserId},
+            rows::{NewPost, Permission},
         },
-        store::job::GROUP_BATCHES_MAX,
+        store::{Op, job::GROUP_BATCHES_MAX},
     };
 
     fn batch(resource: Resource, tasks: Vec<Task>) -> Op {
         let (token, worker) = (Token::default(), NodeId([9; 16]));
         let permission = Permission { resource, token, after: None, worker };
-        Op::Write { permission, tasks: Arc::new(tasks) }
+        Op::Write { permission, tasks: Arc::new(tasks), known: Seq::default() }
     }
 
     fn board(n: usize) -> BoardName {

@@ -65,8 +65,10 @@ use super::{Op, OpReply, StoreError};
 pub use crate::store::history::Expected;
 use crate::{
     env::{BoxFuture, Env, TaskGuard},
+    model::ids::StoreEpoch,
     store::{
         Backend, Lane, LoginSlot, NewEnds, Store,
+        batch::Batch,
         job::{Answer, GROUP_BATCHES_MAX, Job},
     },
 };
@@ -203,6 +205,14 @@ impl Backend for PostgresStore {
             shared.env.spawn("store-listener", notify::listen(Arc::clone(shared))).abort_on_drop()
         });
     }
+
+    fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        self.shared.seen.confirm(epoch, as_of_ms);
+    }
+
+    fn doubt(&self) {
+        self.shared.seen.doubt();
+    }
 }
 
 impl Tx<'_> {
@@ -225,8 +235,9 @@ impl Tx<'_> {
                 done(self.release_lease(resource, *holder, *lease).await)?
             }
             Op::Wish { resource, wisher } => done(self.wish(resource, *wisher).await)?,
-            Op::Write { permission, tasks } => {
-                OpReply::Written(self.write(permission, tasks).await?)
+            Op::Write { permission, tasks, known } => {
+                let batch = Batch { permission, tasks, known: *known };
+                OpReply::Written(self.write(batch).await?)
             }
             Op::FindPost { user, id } => OpReply::Found(self.find_post(*user, *id).await?),
             Op::Read { board, range, limit } => {

@@ -24,9 +24,9 @@ use tokio::sync::oneshot;
 use super::{
     append::Append,
     connection::Db,
-    groups::{Batch, STATEMENTS_MAX, batch_of, divide, gather, statements},
+    groups::{STATEMENTS_MAX, divide, gather, statements},
     notify::ends_of,
-    queue::JobReceiver,
+    queue::{self, JobReceiver},
     shared::Shared,
     sql::{Failure, Outcome},
     tx::{Manner, Tx},
@@ -36,6 +36,7 @@ use crate::{
     model::{absence::AwayReason, rows::StoreError},
     store::{
         Op, OpReply,
+        batch::Batch,
         job::{Answer, Job},
     },
 };
@@ -99,7 +100,13 @@ impl Worker {
         Box::pin(async move {
             db.take_if(|db| db.is_closed());
             if db.is_none() {
-                match self.shared.connect().await {
+                // A change of the tables may take minutes: nobody waits for it once the store is dropped.
+                let connected = tokio::select! {
+                    biased;
+                    () = self.queue.end() => Err(queue::ended()),
+                    connected = self.shared.connect() => connected,
+                };
+                match connected {
                     Ok(open) => *db = Some(open),
                     Err(error) => {
                         self.shared.set_absence(Some(error.clone()));
@@ -226,7 +233,7 @@ async fn once(db: &Db, op: &Op) -> Outcome<OpReply> {
 /// rows behind, or if they have to be written one after the other and are too long for that: nothing is
 /// written then.
 async fn together(db: &Db, group: &[Job]) -> Outcome<Option<Vec<Answer>>> {
-    let batches: Vec<Batch<'_>> = group.iter().filter_map(batch_of).collect();
+    let batches: Vec<Batch<'_>> = group.iter().filter_map(|job| Batch::of(&job.op)).collect();
     debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
     let append = Append::of(batches.iter().copied());
     let appends = !append.is_empty();
@@ -250,8 +257,8 @@ async fn write_all<'a>(
 ) -> Outcome<Option<Vec<Answer>>> {
     let tx = append.begin(db).await?;
     let mut answers = Vec::with_capacity(batches.len());
-    for &(permission, tasks) in batches {
-        let Ok(answer) = append.add(permission, tasks, &tx) else {
+    for batch in batches {
+        let Ok(answer) = append.add(*batch, &tx) else {
             append = Append::default();
             answers.clear();
             break;
@@ -261,16 +268,16 @@ async fn write_all<'a>(
     answers.resize(batches.len(), None);
     let is_alone = batches.len() == 1;
     let others = batches.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
-    let length: usize = others.map(|((_, tasks), _)| statements(tasks)).sum();
+    let length: usize = others.map(|(batch, _)| statements(batch.tasks)).sum();
     if length > STATEMENTS_MAX && !is_alone {
         db.roll_back().await?;
         return Ok(None);
     }
-    for ((permission, tasks), answer) in batches.iter().zip(&mut answers) {
+    for (batch, answer) in batches.iter().zip(&mut answers) {
         if answer.is_some() {
             continue;
         }
-        *answer = Some(match tx.write(permission, tasks).await {
+        *answer = Some(match tx.write(*batch).await {
             Ok(results) => Ok(OpReply::Written(results)),
             // Both are decided before the first row.
             Err(Failure::Rule(

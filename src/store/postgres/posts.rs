@@ -372,6 +372,11 @@ impl Tx<'_> {
         Ok(found.ok_or_else(|| unknown(format!("board {name}")))?)
     }
 
+    /// Returns the last place of a board, 0 if there is none.
+    pub(super) async fn last_of(&self, name: &BoardName) -> Outcome<Seq> {
+        Ok(self.find_board(name).await?.map(|board| Seq(board.last_seq)).unwrap_or_default())
+    }
+
     /// Returns the number and the last place of a board.
     pub(super) async fn board_end(&self, name: &BoardName) -> Outcome<(i64, Seq)> {
         let board = self.board(name).await?;

@@ -34,6 +34,8 @@ struct Queue {
     state: Mutex<State>,
     /// Wakes one receiver, which wakes the next one if there is more to take.
     changed: Notify,
+    /// Wakes all who wait for the end alone.
+    ended: Notify,
 }
 
 #[derive(Default)]
@@ -62,6 +64,7 @@ impl Drop for Ending {
         drop(state);
         drop(waiting);
         self.0.changed.notify_one();
+        self.0.ended.notify_waiters();
     }
 }
 
@@ -116,6 +119,16 @@ impl JobReceiver {
                 return None;
             }
             queue.changed.notified().await;
+        }
+    }
+
+    /// Waits until the queue has ended, and takes nothing.
+    pub(super) async fn end(&self) {
+        let queue = self.queue();
+        // It hears of an end that comes after the look.
+        let ended = queue.ended.notified();
+        if !queue.lock().has_ended {
+            ended.await;
         }
     }
 
@@ -257,9 +270,13 @@ mod tests {
     fn queue_ends_with_the_store_and_with_its_last_receiver() {
         let (to, from) = queue();
         let other = from.clone();
+        let mut end = std::pin::pin!(other.end());
+        assert_eq!(end.as_mut().now_or_never(), None, "the store is there");
         drop(to);
+        assert_eq!(end.now_or_never(), Some(()));
         for from in [&from, &other] {
             assert!(matches!(from.next().now_or_never(), Some(None)));
+            assert_eq!(from.end().now_or_never(), Some(()));
         }
 
         let (to, from) = queue();

@@ -6,6 +6,10 @@
 //!    once the second finds the work done.
 //! 3. What an append changes (`leases`) and what a renewal changes (`lease_terms`) are two rows.
 //! 4. Texts sort by their bytes, whatever the database's language is.
+//! 5. A change takes [`CHANGE_MAX`] at most: then its client gives up, and it is undone. PostgreSQL 14 and
+//!    later end the running statement within a second after that, on systems that report a closed connection.
+//!    Elsewhere each statement ends by itself after [`CHANGE_MAX`], and those of one step may add up, except
+//!    on PostgreSQL 17 and later, which bound the whole transaction.
 
 use std::time::Duration;
 
@@ -258,12 +262,18 @@ enum Found {
 pub(super) enum Tables {
     /// Those that the release needs.
     Ready(Mark),
-    /// To be made for a cluster of this id if they are still missing; `None` adds steps only.
-    ToChange(Option<[u8; 16]>),
+    /// None: they are to be made for this cluster, unless another opener does.
+    Missing { cluster: [u8; 16] },
+    /// Those of an earlier release: steps are to be added.
+    Outdated,
 }
 
 /// Longest time of the creation or upgrade of the tables: a step may go over every post.
 pub(super) const CHANGE_MAX: Duration = Duration::from_secs(600);
+
+/// Has the server end a statement once its client has closed the connection.
+const END_WITH_CLIENT: &str = "SELECT set_config(name, '1s', false) FROM pg_settings
+     WHERE name = 'client_connection_check_interval'";
 
 /// Finds out whether the tables are there, and whether this opener has to make or upgrade them. Changes
 /// nothing.
@@ -283,16 +293,16 @@ pub(super) async fn find(client: &Client, rights: Rights, release: Release) -> O
             );
             return Err(StoreError::away(AwayReason::Failing, why).into());
         }
-        Found::Store { .. } => Tables::ToChange(None),
+        Found::Store { .. } => Tables::Outdated,
         Found::Nothing => match rights.create {
-            Some(cluster) => Tables::ToChange(Some(cluster)),
+            Some(cluster) => Tables::Missing { cluster },
             None => return Err(refused("no store was made in it yet").into()),
         },
     })
 }
 
-/// Creates the tables if there are none, or adds the steps that are missing, in one transaction, and
-/// returns the store's mark. Repeating it is safe.
+/// Creates the tables for the cluster `new` if there are none, or adds the steps that are missing, in one
+/// transaction, and returns the store's mark. The server gives each statement `most`. Repeating it is safe.
 ///
 /// # Errors
 /// Those of [`find`]; nothing was changed then.
@@ -300,9 +310,12 @@ pub(super) async fn change(
     client: &Client,
     new: Option<[u8; 16]>,
     release: Release,
+    most: Duration,
 ) -> Outcome<Mark> {
+    // A server that cannot see this on its system refuses the setting, and the change goes on without it.
+    drop(client.batch_execute(END_WITH_CLIENT).await);
     client.batch_execute("BEGIN").await?;
-    let done = change_locked(client, new, release).await;
+    let done = change_locked(client, new, release, most).await;
     match &done {
         Ok(_) => client.batch_execute("COMMIT").await?,
         // An error of the rollback would hide the first one, and ends the connection all the same.
@@ -311,11 +324,17 @@ pub(super) async fn change(
     done
 }
 
-async fn change_locked(client: &Client, new: Option<[u8; 16]>, release: Release) -> Outcome<Mark> {
-    // Another one may be at it.
+async fn change_locked(
+    client: &Client,
+    new: Option<[u8; 16]>,
+    release: Release,
+    most: Duration,
+) -> Outcome<Mark> {
+    let ms = most.as_millis();
+    // Another one may be at it, so the wait for its lock is longer than others are.
     let limits = format!(
-        "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = {}",
-        CHANGE_MAX.as_millis()
+        "SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = {ms};
+         SELECT set_config(name, '{ms}', true) FROM pg_settings WHERE name = 'transaction_timeout'"
     );
     client.batch_execute(&limits).await?;
     client.batch_execute(LOCK).await?;

@@ -14,7 +14,7 @@ use super::{
     ServerLimits,
     address::Address,
     readers::Readers,
-    schema::{Release, Rights, THIS_RELEASE},
+    schema::{CHANGE_MAX, Release, Rights, THIS_RELEASE},
 };
 use crate::{
     env::Env,
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) clock: Option<Arc<AtomicU64>>,
     /// Schema that this process knows; in tests that of another release.
     pub(super) release: Release,
+    /// Longest time of a change of the tables, which tests make shorter.
+    pub(super) change_max: Duration,
     /// Last failure to connect, until a connection is there again.
     pub(super) absence: Mutex<Option<StoreError>>,
     /// Ends that this process wrote and has not told others of.
@@ -78,6 +80,7 @@ impl Shared {
             told_logins: AtomicBool::new(false),
             clock,
             release: THIS_RELEASE,
+            change_max: CHANGE_MAX,
             absence: Mutex::default(),
             written: NewEnds::default(),
             readers: Readers::default(),

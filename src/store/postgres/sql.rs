@@ -102,8 +102,9 @@ pub(super) fn store_error(error: &tokio_postgres::Error) -> StoreError {
 /// itself is at fault.
 fn reason_of(code: &str) -> Option<AwayReason> {
     Some(match code {
-        // Cancelled by `statement_timeout`, or ended by `idle_in_transaction_session_timeout`.
-        "57014" | "25P03" => AwayReason::NoAnswer,
+        // Cancelled by `statement_timeout`, or ended by `idle_in_transaction_session_timeout` or
+        // `transaction_timeout`.
+        "57014" | "25P03" | "25P04" => AwayReason::NoAnswer,
         // `lock_timeout`, and conflicts that were repeated until the time was over.
         "55P03" | "40001" | "40P01" => AwayReason::Locked,
         "25006" => AwayReason::ReadOnly,
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!(reason_of("55P03"), Some(AwayReason::Locked));
         assert_eq!(reason_of("25006"), Some(AwayReason::ReadOnly));
         assert_eq!(reason_of("25P02"), Some(AwayReason::NoAnswer));
+        assert_eq!(reason_of("25P04"), Some(AwayReason::NoAnswer));
         for own_fault in ["23505", "42703", "22P02", "XX001"] {
             assert_eq!(reason_of(own_fault), None, "{own_fault}");
         }

@@ -7,6 +7,7 @@ mod certificates;
 mod conflicts;
 mod login;
 mod notify;
+mod older_copy;
 mod plans;
 mod round_trips;
 mod schema;

@@ -5,6 +5,7 @@
 //! 3. The check, the new `n`, all tasks and the record are one transaction.
 //! 4. No time is asked: a lease that ran out still writes until somebody else was granted it.
 //! 5. A rule refuses a batch or a task before its first row, so that it leaves nothing behind.
+//! 6. A board that ends before what the writer knows of it takes nothing: this is an older copy of the store.
 
 use std::collections::BTreeSet;
 
@@ -14,28 +15,33 @@ use super::{
 };
 use crate::{
     model::{
-        ids::{BoardName, NodeId, Resource, StoreEpoch, Token},
+        ids::{BoardName, NodeId, Resource, Seq, StoreEpoch, Token},
         message::Task,
         outcome::TaskResult,
         rows::{Permission, StoreError, WriteRow},
     },
     store::{
-        batch::{LastWrite, Written, batch_of, check_len, fence, not_covered, post_of, refusal},
+        batch::{
+            Batch, LastWrite, Written, batch_of, check_known, check_len, fence, not_covered,
+            post_of, refusal,
+        },
         bounds::WRITES_PAGE_MAX,
     },
 };
 
 impl Tx<'_> {
     /// Writes a batch under one permission and returns one result per task, in order.
-    pub(super) async fn write(
-        &self,
-        permission: &Permission,
-        tasks: &[Task],
-    ) -> Outcome<Vec<TaskResult>> {
+    pub(super) async fn write(&self, batch: Batch<'_>) -> Outcome<Vec<TaskResult>> {
+        let Batch { permission, tasks, known } = batch;
         check_len(tasks)?;
         self.fence(permission, batch_of(tasks)).await?;
         let written = match &permission.resource {
-            Resource::Board(board) => self.write_to_board(permission, board, tasks).await?,
+            Resource::Board(board) => {
+                if known > Seq::default() {
+                    check_known(board, self.last_of(board).await?, known)?;
+                }
+                self.write_to_board(permission, board, tasks).await?
+            }
             Resource::Sessions(_) => self.write_sessions(permission, tasks).await?,
         };
         let (token, worker) = (permission.token, permission.worker);

@@ -86,6 +86,7 @@ struct FileStore {
     env: Env,
     path: PathBuf,
     timeout: Duration,
+    seen: Arc<Seen>,
     writer: Threads,
     readers: Threads,
 }
@@ -162,6 +163,7 @@ pub fn open_with(env: &Env, path: &Path, limits: FileLimits) -> Result<Store, St
             env: env.clone(),
             path: path.to_owned(),
             timeout: store_timeout,
+            seen,
             writer,
             readers,
         })),
@@ -209,6 +211,14 @@ impl Backend for FileStore {
                 }
             }
         })
+    }
+
+    fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        self.seen.confirm(epoch, as_of_ms);
+    }
+
+    fn doubt(&self) {
+        self.seen.doubt();
     }
 }
 

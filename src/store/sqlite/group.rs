@@ -5,7 +5,7 @@ use super::SqliteCore;
 pub use crate::store::job::{Answer, GROUP_BATCHES_MAX, Job};
 use crate::{
     env::lanes::LaneReceiver,
-    store::{Lane, Op, OpReply, job::GROUP_BYTES_MAX},
+    store::{Lane, OpReply, batch::Batch, job::GROUP_BYTES_MAX},
 };
 
 /// Receiving end of the lanes in front of a thread of the store.
@@ -44,13 +44,7 @@ pub fn carry_out(core: &mut SqliteCore, group: &[Job], now_ms: u64) -> Vec<Answe
     if let [job] = group {
         return vec![core.apply(&job.op, now_ms)];
     }
-    let batches: Vec<_> = group
-        .iter()
-        .filter_map(|job| match &job.op {
-            Op::Write { permission, tasks } => Some((permission, tasks.as_slice())),
-            _ => None,
-        })
-        .collect();
+    let batches: Vec<_> = group.iter().filter_map(|job| Batch::of(&job.op)).collect();
     debug_assert_eq!(batches.len(), group.len(), "a group is of batches only");
     let answers = core.write_group(&batches, now_ms);
     answers.into_iter().map(|answer| answer.map(OpReply::Written)).collect()

@@ -47,10 +47,8 @@ use rusqlite::{
 
 use self::sql::{Columns, int};
 pub use self::{file::open, schema::NewCluster, write_lock::holder_of_lock};
-use super::{ClusterRow, Op, OpReply, StoreError, refused, unknown};
-use crate::model::{
-    absence::AwayReason, ids::StoreEpoch, message::Task, outcome::TaskResult, rows::Permission,
-};
+use super::{ClusterRow, Op, OpReply, StoreError, batch::Batch, refused, unknown};
+use crate::model::{absence::AwayReason, ids::StoreEpoch, outcome::TaskResult};
 
 /// Capacity of the statement cache: above the number of statements, so that each is compiled once
 /// per connection.
@@ -175,7 +173,7 @@ impl SqliteCore {
     /// answer, and after a failed commit all of them or none may have been written.
     pub fn write_group(
         &mut self,
-        batches: &[(&Permission, &[Task])],
+        batches: &[Batch<'_>],
         now_ms: u64,
     ) -> Vec<Result<Vec<TaskResult>, StoreError>> {
         match self.try_group(batches, now_ms) {
@@ -186,14 +184,14 @@ impl SqliteCore {
 
     fn try_group(
         &mut self,
-        batches: &[(&Permission, &[Task])],
+        batches: &[Batch<'_>],
         now_ms: u64,
     ) -> Result<Vec<Result<Vec<TaskResult>, StoreError>>, StoreError> {
         let mut transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut answers = Vec::with_capacity(batches.len());
-        for (permission, tasks) in batches {
+        for batch in batches {
             let savepoint = transaction.savepoint()?;
-            let answer = Tx { db: &savepoint, now_ms }.write(permission, tasks);
+            let answer = Tx { db: &savepoint, now_ms }.write(*batch);
             match &answer {
                 Ok(_) => savepoint.commit()?,
                 // SQLite may have rolled the whole transaction back by itself.
@@ -317,7 +315,9 @@ impl Tx<'_> {
                 done(self.release_lease(resource, *holder, *lease))?
             }
             Op::Wish { resource, wisher } => done(self.wish(resource, *wisher))?,
-            Op::Write { permission, tasks } => OpReply::Written(self.write(permission, tasks)?),
+            Op::Write { permission, tasks, known } => {
+                OpReply::Written(self.write(Batch { permission, tasks, known: *known })?)
+            }
             Op::FindPost { user, id } => OpReply::Found(self.find_post(*user, *id)?),
             Op::Read { board, range, limit } => OpReply::Page(self.read(board, *range, *limit)?),
             Op::Boards => OpReply::Boards(self.boards()?),

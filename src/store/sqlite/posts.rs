@@ -327,6 +327,15 @@ impl Tx<'_> {
         .ok_or_else(|| unknown(format!("board {name}")))
     }
 
+    /// Returns the last place of a board, 0 if there is none.
+    pub(super) fn last_of(&self, name: &BoardName) -> Result<Seq, StoreError> {
+        match self.board_end(name) {
+            Ok((_, last)) => Ok(last),
+            Err(StoreError::Unknown { .. }) => Ok(Seq::default()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns the number and the last place of a board.
     pub(super) fn board_end(&self, name: &BoardName) -> Result<(i64, Seq), StoreError> {
         self.board(name).map(|board| (board.number, Seq(board.last_seq)))

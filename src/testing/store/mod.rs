@@ -122,6 +122,7 @@ checks! {
         posts::board_is_created_once_and_listed_by_name,
         posts::board_above_the_bound_is_refused,
         posts::concurrent_writes_leave_no_hole,
+        posts::board_that_ends_before_what_the_writer_knows_takes_nothing,
         tokens::write_without_a_lease_is_fenced,
         tokens::token_below_the_last_seen_is_fenced,
         tokens::batch_is_written_only_right_after_the_one_that_it_follows,

@@ -1,16 +1,19 @@
 //! Boards and posts: G2, G4.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 
 use super::{DONE, Lab, author, board, fenced, holder, name_of, post, post_id};
 use crate::{
     model::{
+        absence::AwayReason,
         ids::{BoardName, PostText, Resource, Seq, UserId},
-        message::Response,
+        message::{Response, Task},
         outcome::TaskResult,
-        rows::{Found, NewPost, Page, Range, Renewed, StoreError},
+        rows::{Found, NewPost, Page, Permission, Range, Renewed, StoreError},
     },
-    store::{BOARDS_MAX, READ_BYTES_MAX},
+    store::{BOARDS_MAX, Op, OpReply, READ_BYTES_MAX},
     wire::frame,
 };
 
@@ -240,6 +243,33 @@ pub(super) async fn concurrent_writes_leave_no_hole(lab: &Lab) {
     let seqs: Vec<_> = page.posts.iter().map(|post| post.seq.0).collect();
     assert_eq!(seqs, (1..=made as u64).collect::<Vec<_>>());
     assert_eq!(page.posts.iter().filter(|post| post.id == post_id(100)).count(), 1);
+}
+
+pub(super) async fn board_that_ends_before_what_the_writer_knows_takes_nothing(lab: &Lab) {
+    let mut lobby = lab.lobby().await;
+    let mut absent = lab.lease(board("dev"), holder(1)).await;
+    let write = async |permission: Permission, post: NewPost, known: u64| {
+        let Resource::Board(board) = permission.resource.clone() else { unreachable!() };
+        let tasks = Arc::new(vec![Task::Post { board, post }]);
+        lab.store.call(Op::Write { permission, tasks, known: Seq(known) }).await
+    };
+    let older = |answer: Result<OpReply, StoreError>| {
+        answer.is_err_and(|why| why.away_reason() == Some(AwayReason::RolledBack))
+    };
+    let first = lab.append(lobby.next(), vec![post(1, "a")]).await.expect("appended");
+    assert_eq!(places(&first), [Some((NEW, 1))]);
+    assert!(older(write(lobby.next(), post(2, "b"), 2).await), "a new post");
+    assert!(older(write(lobby.next(), post(1, "a"), 2).await), "one that is there");
+    assert!(older(write(absent.next(), post(3, "c"), 1).await), "a board that is not there");
+    assert_eq!(page(lab, Range::Last, 10).await.last_seq, Seq(1), "nothing was written");
+    let both = join_all(
+        [(post(2, "b"), 1), (post(4, "d"), 0)]
+            .map(|(post, known)| write(lobby.next(), post, known)),
+    );
+    for answer in both.await {
+        let Ok(OpReply::Written(results)) = answer else { panic!("{answer:?}") };
+        assert!(matches!(results[..], [TaskResult::Committed { .. }]), "{results:?}");
+    }
 }
 
 pub(super) async fn posted_at_never_falls_within_a_board(lab: &Lab) {

@@ -85,7 +85,7 @@ async fn serialisation_failure_is_hidden_by_a_repetition() {
     let ops = [
         // By itself, and as a group.
         Op::AcquireLease { resource: dev, holder: holder(1), ttl_ms: 3000 },
-        Op::Write { permission, tasks: Arc::new(vec![post(1)]) },
+        Op::Write { permission, tasks: Arc::new(vec![post(1)]), known: Seq::default() },
     ];
     let (worker, mut db) = strict(&env, &server).await;
     let newer = ("UPDATE chat.clock SET at = at + 1 WHERE one = 1", "SELECT 1");

@@ -58,6 +58,20 @@ async fn every_call_is_away_and_none_busy_while_the_server_is_silent() {
     }
 }
 
+#[tokio::test]
+async fn step_of_connecting_that_takes_too_long_is_named_with_its_time() {
+    let env = real_env();
+    let silent = listener().await;
+    let shared = Shared::new(&env, behind(&silent), None, ServerLimits::new(PATIENT), None);
+    let endless = std::future::pending::<Result<(), StoreError>>();
+    let undone = "the tables were not made or upgraded";
+    let late = shared.in_time(Duration::from_secs(1), undone, endless).await;
+    let why = "the tables were not made or upgraded within 1 s";
+    assert_eq!(late, Err(StoreError::away(AwayReason::Unreachable, why)));
+    let late = shared.connect().await.map(drop).expect_err("nobody answers");
+    assert!(late.to_string().contains("no connection within 3 s"), "{late}");
+}
+
 /// Starts a worker of the pool for the store behind a listener; its queue has these ends.
 fn working(env: &Env, listener: &TcpListener) -> (JobSender, JobReceiver) {
     let limits = ServerLimits::new(PATIENT);

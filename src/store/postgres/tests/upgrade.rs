@@ -24,6 +24,16 @@ const BREAKS: &str = "
     UPDATE chatchat_store SET min_reader = steps + 1;
 ";
 
+/// Step that takes longer than any test.
+const SLOW: &str = "SELECT pg_sleep(600)";
+
+/// Whether that step runs, as a number.
+const SLEEPS: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+
+/// Whether it does not, as a number.
+const NONE_SLEEPS: &str =
+    "SELECT (count(*) = 0)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+
 /// Steps and the oldest reader of the store.
 const VERSION: &str = "SELECT steps || ' ' || min_reader FROM chat.chatchat_store";
 
@@ -110,6 +120,39 @@ async fn upgrade_may_take_longer_than_a_connection() {
     // Longer than a server may take for a connection.
     connected(&env, &process(&env, &server, next_release("SELECT pg_sleep(4)"), true)).await;
     assert_eq!(server.sql(&env, VERSION).await, [format!("{} 1", KNOWN + 1)]);
+}
+
+#[tokio::test]
+async fn upgrade_that_takes_too_long_ends_on_the_server_too() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    store.boards().await.expect("it is there");
+    let mut shared = process(&env, &server, next_release(SLOW), true);
+    shared.change_max = Duration::from_secs(1);
+    let late = shared.connect().await.map(drop).expect_err("it takes too long");
+    assert!(late.is_away(), "{late}");
+    away::until_some(&env, &server, NONE_SLEEPS).await;
+    assert_eq!(server.sql(&env, VERSION).await, [format!("{KNOWN} 1")]);
+}
+
+#[tokio::test]
+async fn upgrade_ends_with_the_store_of_its_process() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    store.boards().await.expect("it is there");
+    let shared = Arc::new(process(&env, &server, next_release(SLOW), true));
+    let ((to, queue), (ready, _opened)) = (queue::queue(), oneshot::channel());
+    let worker = Worker { shared, queue, ready: Some(ready) };
+    let end = async {
+        away::until_some(&env, &server, SLEEPS).await;
+        drop(to);
+    };
+    let both = async { tokio::join!(worker.run(), end) };
+    env.timeout(PATIENT, both).await.expect("the connection ends with the store");
+    away::until_some(&env, &server, NONE_SLEEPS).await;
+    assert_eq!(server.sql(&env, VERSION).await, [format!("{KNOWN} 1")]);
 }
 
 #[tokio::test]

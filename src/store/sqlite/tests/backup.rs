@@ -94,7 +94,11 @@ impl Desk {
                 text: "hello".parse().expect("a text"),
             },
         });
-        self.apply(&Op::Write { permission, tasks: Arc::new(tasks.collect()) });
+        self.apply(&Op::Write {
+            permission,
+            tasks: Arc::new(tasks.collect()),
+            known: Seq::default(),
+        });
     }
 
     fn close_session(&mut self, key: SessionKey) {
@@ -102,7 +106,7 @@ impl Desk {
         let token = Token { n: 2, ..self.lease(resource.clone()) };
         let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
         let tasks = Arc::new(vec![Task::CloseSession { key }]);
-        self.apply(&Op::Write { permission, tasks });
+        self.apply(&Op::Write { permission, tasks, known: Seq::default() });
         assert!(!self.is_open(key));
     }
 

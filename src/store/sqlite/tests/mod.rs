@@ -87,7 +87,7 @@ impl Desk {
         let user = Author { id: UserId([1; 16]), name: "Ada".parse().expect("a name") };
         let key = SessionKey([1; 32]);
         let tasks = Arc::new(vec![Task::OpenSession { key, user }]);
-        self.apply(&Op::Write { permission, tasks });
+        self.apply(&Op::Write { permission, tasks, known: Seq::default() });
         key
     }
 
@@ -219,7 +219,11 @@ fn read_beside_an_open_write_says_a_time_that_the_write_is_not_below() {
     let open = desk.core.db.transaction_with_behavior(TransactionBehavior::Immediate);
     let open = open.expect("begun");
     let tasks = [Task::Post { board: board.clone(), post }];
-    let written = Tx { db: &open, now_ms: START_MS + 10 }.write(&permission, &tasks);
+    let written = Tx { db: &open, now_ms: START_MS + 10 }.write(Batch {
+        permission: &permission,
+        tasks: &tasks,
+        known: Seq::default(),
+    });
     let Ok([TaskResult::Committed { posted_at_ms, .. }]) = written.as_deref() else {
         panic!("{written:?}")
     };
@@ -365,7 +369,11 @@ fn group_fails_as_a_whole_when_the_disk_is_full() {
     };
     let next = Permission { token: Token { n: 2, ..token }, ..permission.clone() };
     let (small, large) = (vec![batch(0).remove(0)], batch(100));
-    let group = [(&permission, &small[..]), (&next, &large[..])];
+    let group = [(&permission, &small), (&next, &large)].map(|(permission, tasks)| Batch {
+        permission,
+        tasks,
+        known: Seq::default(),
+    });
     let pages: u32 =
         desk.core.db.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
     let limit = |desk: &Desk, pages: u32| {

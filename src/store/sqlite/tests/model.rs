@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{
-    ids::{PostId, Seq},
-    rows::{NewPost, Page, Range},
+use crate::{
+    model::{
+        ids::{PostId, Seq},
+        rows::{NewPost, Page, Range},
+    },
+    store::batch,
 };
 
 /// Boards `b0` and `b1`, and the people of master 1.
@@ -154,7 +157,7 @@ fn permission(nth: usize, lease: u64, n: u64, worker: u8) -> Permission {
 }
 
 fn write(permission: Permission, tasks: Vec<Task>) -> Op {
-    Op::Write { permission, tasks: Arc::new(tasks) }
+    Op::Write { permission, tasks: Arc::new(tasks), known: Seq::default() }
 }
 
 fn run(moves: &[Move]) {
@@ -298,7 +301,10 @@ fn write_grouped_and_single(moves: &[Move], group: usize) {
     let batches: Vec<_> = moves.iter().filter_map(batch_of).collect();
     let Twins(grouped, single) = &mut twins;
     for group in batches.chunks(group) {
-        let refs: Vec<_> = group.iter().map(|(by, tasks)| (by, tasks.as_slice())).collect();
+        let refs: Vec<_> = group
+            .iter()
+            .map(|(permission, tasks)| batch::Batch { permission, tasks, known: Seq::default() })
+            .collect();
         let answers = grouped.write_group(&refs, START_MS);
         let one_by_one: Vec<_> = group
             .iter()

@@ -101,7 +101,8 @@ fn read_mark_changes_few_rows_however_many_sessions_its_user_has() {
     let permission = Permission { resource, token, after: None, worker: NodeId([9; 16]) };
     let key = SessionKey(*b"00000000000000000000000000000001");
     let mark = Task::SetReadMark { key, board: BoardName::lobby(), seq: Seq(1) };
-    let changed = desk.changes(&Op::Write { permission, tasks: Arc::new(vec![mark]) });
+    let changed =
+        desk.changes(&Op::Write { permission, tasks: Arc::new(vec![mark]), known: Seq::default() });
     assert_eq!(desk.rows("read_marks"), 1);
     assert!(changed < 10, "a read mark changed {changed} rows");
 }
@@ -283,7 +284,8 @@ fn cancelled_ids_are_forgotten_by_age_and_beyond_a_number_of_one_person() {
             Permission { resource: resource.clone(), token, after: None, worker: NodeId([9; 16]) };
         let first = batch * CANCELS_MAX as u64;
         let tasks: Vec<_> = (first..first + CANCELS_MAX as u64).map(cancel).collect();
-        let reply = desk.apply(&Op::Write { permission, tasks: Arc::new(tasks) });
+        let reply =
+            desk.apply(&Op::Write { permission, tasks: Arc::new(tasks), known: Seq::default() });
         let OpReply::Written(results) = reply else { panic!("{reply:?}") };
         assert!(results.iter().all(|result| *result == TaskResult::Cancelled));
         assert_eq!(desk.rows("cancels"), CANCELS_MAX as u64);

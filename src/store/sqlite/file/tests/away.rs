@@ -140,6 +140,27 @@ async fn file_that_was_replaced_by_an_older_copy_is_away_until_the_newer_one_is_
 }
 
 #[tokio::test]
+async fn newer_file_is_taken_back_after_an_older_copy_that_others_wrote_to() {
+    let moved = Moved::new().await;
+    moved.copy("older");
+    moved.env.sleep(Duration::from_millis(5)).await;
+    moved.write("second").await.expect("kept");
+    let boards = moved.store.boards().await.expect("read");
+    moved.store.confirm(boards.epoch, boards.as_of_ms);
+    moved.rename("store.db", "newer");
+    std::fs::copy(moved.dir.path().join("older"), moved.path()).expect("copied");
+    moved.is_away(AwayReason::RolledBack).await;
+    // A process that starts now knows of nothing newer. Its write brings the copy's clock forward.
+    let fresh = open(&moved.env, &moved.path(), Duration::from_secs(30)).expect("a store");
+    fresh.drop_dead_letter(1).await.expect("dropped");
+    moved.store.boards().await.expect("its clock is the newest");
+    moved.store.doubt();
+    moved.rename("store.db", "away");
+    moved.rename("newer", "store.db");
+    moved.is_back(&["first", "second"]).await;
+}
+
+#[tokio::test]
 async fn lock_file_that_was_removed_is_made_again() {
     let moved = Moved::new().await;
     std::fs::remove_file(beside(&moved.path(), ".gate")).expect("removed");
