@@ -337,6 +337,7 @@ async fn drop_dead_letter(
     Path(number): Path<String>,
 ) -> Result<StatusCode, ErrorResponse> {
     let letter = letter(&admin, &number).await?;
+    let has_post = letter.post.is_some();
     if let Some(post) = letter.post {
         // Its author's outbox or a worker's disk may have the post still, and would send it again.
         let cancel = Task::CancelPost { user: post.author.id, id: post.id };
@@ -345,7 +346,7 @@ async fn drop_dead_letter(
             other => return Err(unexpected(&other)),
         }
     }
-    removed(&admin, letter.number).await?;
+    removed(&admin, letter.number, has_post).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -364,15 +365,18 @@ async fn retry_dead_letter(
     let NewPost { id, author, text } = post;
     let sent = written(result, board, id, author, text)?;
     // What stays is sent under the same id at most: it is a duplicate then.
-    removed(&admin, letter.number).await?;
+    removed(&admin, letter.number, true).await?;
     Ok(json(StatusCode::OK, &sent.1))
 }
 
-/// Takes a letter off the list whose post is settled. A failure is not one after which nothing was done.
-async fn removed(admin: &Admin, number: u64) -> Result<(), ErrorResponse> {
+/// Takes a letter off the list; its post is settled, if it has one. A failure is not one after which nothing
+/// was done.
+async fn removed(admin: &Admin, number: u64, has_post: bool) -> Result<(), ErrorResponse> {
     answered(admin, admin.0.handle.drop_dead_letter(number)).await.map_err(|_| {
-        let why = "its post is settled, and the letter may still be listed; do the same again";
-        ErrorResponse::new(ProblemType::OutcomeUnknown, why)
+        let settled = if has_post { "its post is settled, and " } else { "" };
+        let rest =
+            "the letter may still be listed; do the same again: a 404 then means that it is gone";
+        ErrorResponse::new(ProblemType::OutcomeUnknown, format!("{settled}{rest}"))
     })
 }
 

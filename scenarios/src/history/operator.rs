@@ -35,11 +35,10 @@ impl OperatorCall {
         }
     }
 
-    /// Returns whether it is certain that the call did nothing. One that was put off may have settled the
-    /// post and not have removed the letter.
+    /// Returns whether it is certain that the call did nothing: a refusal and a delay mean so (G16).
     #[must_use]
     pub const fn did_nothing(&self) -> bool {
-        matches!(&self.end, Some((_, Err(Failure::Refused { .. } | Failure::Unreached { .. }))))
+        matches!(&self.end, Some((_, Err(failure))) if failure.did_nothing())
     }
 
     /// Returns author and id of the post whose letter the call retries or drops.

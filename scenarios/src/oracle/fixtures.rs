@@ -126,6 +126,18 @@ pub(super) fn refused(status: u16) -> Result<Answer, Failure> {
     Err(Failure::Refused { status, problem: Problem::default() })
 }
 
+/// Returns an answer after which nobody knows what was done.
+pub(super) fn unsettled() -> Result<Answer, Failure> {
+    let why = "504 send the same again, or cancel it, to learn what became of it".to_owned();
+    Err(Failure::Unknown { status: Some(504), why })
+}
+
+/// Returns the answer to a send that became a dead letter.
+pub(super) fn dead_letter() -> Result<Answer, Failure> {
+    let why = "504 every attempt failed; send the same again, or cancel it".to_owned();
+    Err(Failure::Unknown { status: Some(504), why })
+}
+
 impl Fixture {
     pub(super) fn new() -> Self {
         let text = "about = \"\"\nduration = \"60s\"\n[cluster]\nmasters = 2\nworkers = 2\n";

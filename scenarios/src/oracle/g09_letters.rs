@@ -2,9 +2,11 @@
 //! retry nor drop it.
 //!
 //! 1. Judged is the last list of a run, if the store and all nodes were well for long enough before it.
-//! 2. A master that died may have taken letters with it that it had not written yet, also those of sends at
+//! 2. A retry or a drop that was over before a send began ended an earlier letter of the post: another one has
+//!    another number.
+//! 3. A master that died may have taken letters with it that it had not written yet, also those of sends at
 //!    other masters.
-//! 3. Runs in which the store was set back are left out.
+//! 4. Runs in which the store was set back are left out.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,8 +33,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         return found;
     };
     let listed: BTreeSet<_> = list.letters.iter().filter_map(post_of).collect();
-    let handled = history.operator.iter().filter(|call| !call.did_nothing());
-    let handled: BTreeSet<_> = handled.filter_map(OperatorCall::post).collect();
+    let is_handled = |key, since: Duration| {
+        history.operator.iter().any(|call| {
+            let was_over = matches!(&call.end, Some((at, _)) if *at < since);
+            call.post() == Some(key) && !call.did_nothing() && !was_over
+        })
+    };
     for operation in &history.operations {
         let (Some((at, id)), Some(user)) = (given_up(operation), history.users.get(&operation.who))
         else {
@@ -41,7 +47,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let key = (*user, id);
         if at.saturating_add(AFTERMATH) <= call.invoked
             && !listed.contains(&key)
-            && !handled.contains(&key)
+            && !is_handled(key, operation.invoked)
             && !has_lost_a_master(evidence, operation.invoked)
         {
             let text = format!("post {id} was told to be a dead letter, and no operator sees it");
@@ -84,13 +90,13 @@ mod tests {
     use chatchat::{api::DeadLetter, client::Answer};
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, busy, letter, letters, posted, refused};
+    use crate::oracle::fixtures::{
+        Fixture, busy, dead_letter, letter, letters, posted, refused, unsettled,
+    };
 
     /// The first person is told that its post is a dead letter at 21.1 s, and an operator lists these at 55 s.
     fn told(mut made: Fixture, shown: Vec<DeadLetter>) -> Fixture {
-        let why = format!("504 {GIVEN_UP}; send the same again, or cancel it");
-        let answer = Err(Failure::Unknown { status: Some(504), why });
-        made.did(0, 21_000, 21_100, Fixture::request(1), answer);
+        made.did(0, 21_000, 21_100, Fixture::request(1), dead_letter());
         made.operated(None, 55_000, Ok(letters(shown)));
         made
     }
@@ -119,19 +125,36 @@ mod tests {
             told(made, Vec::new()).rules(judge)
         };
         assert_eq!(handled(Ok(Answer::Done)), [""; 0]);
-        assert_eq!(handled(busy(503)), [""; 0], "who knows");
-        assert_eq!(handled(refused(404)), ["g09.letter-lost"], "it did nothing");
+        assert_eq!(handled(unsettled()), [""; 0], "who knows");
+        for nothing in [refused(404), busy(503), busy(429)] {
+            assert_eq!(handled(nothing), ["g09.letter-lost"], "it did nothing");
+        }
         let mut made = calm();
         made.operated(Some(letter(0, 1)), 30_000, Ok(Answer::Posted(posted(0, 1, 1))));
         assert_eq!(told(made, Vec::new()).judge(judge), []);
     }
 
     #[test]
+    fn letter_of_a_send_that_began_after_an_operator_ended_an_earlier_one_is_missed() {
+        // The drop takes 100 ms, and the send begins at 21 s.
+        let dropped = |at: u64, is_over: bool| {
+            let mut made = calm();
+            made.dropped(letter(0, 1), at, Ok(Answer::Done));
+            if !is_over {
+                made.history.operator.iter_mut().for_each(|call| call.end = None);
+            }
+            told(made, Vec::new()).rules(judge)
+        };
+        assert_eq!(dropped(15_000, true), ["g09.letter-lost"]);
+        assert_eq!(dropped(20_899, true), ["g09.letter-lost"]);
+        assert_eq!(dropped(20_900, true), [""; 0], "it may be the letter of this send");
+        assert_eq!(dropped(15_000, false), [""; 0], "it may have ended at any time");
+    }
+
+    #[test]
     fn time_out_dead_master_and_list_that_is_not_the_last_word_are_accepted() {
         let mut timed_out = calm();
-        let why = "504 send the same again, or cancel it, to learn what became of it".to_owned();
-        let answer = Err(Failure::Unknown { status: Some(504), why });
-        timed_out.did(0, 21_000, 21_100, Fixture::request(1), answer);
+        timed_out.did(0, 21_000, 21_100, Fixture::request(1), unsettled());
         timed_out.operated(None, 55_000, Ok(letters(Vec::new())));
         let died = Fixture::with_faults(&[("exit", "target = \"master:1\"", 21_050, 22_000)]);
         let soon = Fixture::with_faults(&[("pause", "target = \"worker:*\"", 20_000, 41_000)]);

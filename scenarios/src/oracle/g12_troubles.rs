@@ -75,11 +75,11 @@ impl Evidence<'_> {
     /// but deaths of masters that left others all the time, and what is beside lists, and no clock that they
     /// depend on was set to another time.
     pub(super) fn is_calm_for_lists(&self, from: Duration, to: Duration) -> bool {
-        let is_near = |incident: &&Incident| {
+        let disturbs = |incident: &&Incident| {
             let until = self.end_of(incident).saturating_add(AFTERMATH);
             from <= until && to >= incident.from && !self.is_beside_lists(incident)
         };
-        let near = || self.incidents.iter().filter(is_near);
+        let near = || self.incidents.iter().filter(disturbs);
         to <= self.ended
             && from > AFTERMATH
             && near().all(|incident| self.is_death_of_a_master(incident))

@@ -18,7 +18,7 @@ use chatchat::{
     },
 };
 
-use super::{Evidence, Violation, broken, line, told::Told, told::listed};
+use super::{EventLine, Evidence, Violation, broken, line, told::Told, told::listed};
 use crate::{
     fault::Kind,
     history::{Operation, Sent},
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How far apart the times of an event line and of an operation may be on real machines.
-const SLACK: Duration = Duration::from_millis(50);
+pub(super) const SLACK: Duration = Duration::from_millis(50);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = posts(evidence);
@@ -53,7 +53,7 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
     for post in evidence.store.boards.values().flatten() {
         let Some(sent) = tries.get(&(post.author.id, post.id)) else { continue };
         let acting = sent.iter().filter(|one| !one.operation.did_nothing());
-        let given = given.get(&(&post.board, post.id)).map(|at| *at + SLACK);
+        let given = given.get(&(&post.board, post.id)).map(|said| said.at + SLACK);
         let since = told.since(&post.board, post.seq).into_iter().chain(given).min();
         if sent.iter().any(|one| may_be_repeated(evidence, one.operation, since)) {
             continue;
@@ -78,7 +78,11 @@ fn posts(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 /// Returns whether a stranger may have said an operation's request again before a time: it knows what was
 /// said until it came, and says it at the front ends that heard it, if any takes its connections.
-fn may_be_repeated(evidence: &Evidence<'_>, of: &Operation, by: Option<Duration>) -> bool {
+pub(super) fn may_be_repeated(
+    evidence: &Evidence<'_>,
+    of: &Operation,
+    by: Option<Duration>,
+) -> bool {
     // One that is unknown may be any.
     let master = evidence.master_at(&of.master);
     evidence.incidents.iter().any(|incident| {
@@ -91,21 +95,23 @@ fn may_be_repeated(evidence: &Evidence<'_>, of: &Operation, by: Option<Duration>
     })
 }
 
-/// Returns when each post was given to a worker in the batch that wrote it.
-fn given<'a>(evidence: &'a Evidence<'_>) -> BTreeMap<(&'a BoardName, PostId), Duration> {
-    let mut batches: BTreeMap<(&BoardName, Token), (Duration, &[PostId])> = BTreeMap::new();
+/// Returns the first line by which each post was given to a worker in the batch that wrote it.
+pub(super) fn given<'a>(
+    evidence: &Evidence<'a>,
+) -> BTreeMap<(&'a BoardName, PostId), &'a EventLine> {
+    let mut batches: BTreeMap<(&BoardName, Token), (&EventLine, &[PostId])> = BTreeMap::new();
     for said in evidence.events {
         if let Event::Assign { resource: Resource::Board(board), token, posts, .. } = &said.event {
-            batches.entry((board, *token)).or_insert((said.at, posts));
+            batches.entry((board, *token)).or_insert((said, posts));
         }
     }
     let mut given = BTreeMap::new();
     // A later write of the same post found it there.
     for write in evidence.store.writes.iter().filter(|write| write.kind != "grant") {
         let Resource::Board(board) = &write.resource else { continue };
-        let Some((at, posts)) = batches.get(&(board, write.token)) else { continue };
+        let Some((said, posts)) = batches.get(&(board, write.token)) else { continue };
         for post in *posts {
-            given.entry((board, *post)).or_insert(*at);
+            given.entry((board, *post)).or_insert(*said);
         }
     }
     given
@@ -172,7 +178,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, letter, node, refused},
+        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, letter, node, refused, unsettled},
         plan::Incident,
     };
 
@@ -280,13 +286,18 @@ mod tests {
         made.did(0, 100, 200, Request::Cancel { id: id(1) }, busy(503));
         made.did(0, 300, 400, Fixture::request(1), refused(410));
         assert_eq!(made.rules(judge), ["g16.cancelled"]);
-        let dropped = |by: u64| {
+        let dropped = |by: u64, answer: Result<Answer, Failure>| {
             let mut other = Fixture::new();
             other.history = made.history.clone();
-            other.dropped(letter(0, 1), by, busy(503)).rules(judge)
+            other.dropped(letter(0, 1), by, answer).rules(judge)
         };
-        assert_eq!(dropped(390), [""; 0], "an operator may have done it");
-        assert_eq!(dropped(410), ["g16.cancelled"], "no operator had asked");
+        for answer in [Ok(Answer::Done), unsettled()] {
+            assert_eq!(dropped(390, answer.clone()), [""; 0], "an operator may have done it");
+            assert_eq!(dropped(410, answer), ["g16.cancelled"], "no operator had asked");
+        }
+        for answer in [busy(503), busy(429), refused(404)] {
+            assert_eq!(dropped(290, answer), ["g16.cancelled"], "it was said to have done nothing");
+        }
         made.asked(0, 290, Request::Cancel { id: id(1) }, None);
         assert_eq!(made.judge(judge), [], "this one may have done it");
     }

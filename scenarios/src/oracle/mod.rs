@@ -60,6 +60,7 @@ mod g15_stale;
 mod g15_states;
 mod g15_told;
 mod g15_weak;
+mod g16_letters;
 mod g16_overload;
 mod g17_drain;
 mod g17_drain_late;
@@ -233,6 +234,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G15, g15_stale::judge),
     (Property::G15, g15_states::judge),
     (Property::G16, g16_overload::judge),
+    (Property::G16, g16_letters::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),
     (Property::G17, g17_drain_late::judge),

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::{
         history::End,
-        oracle::fixtures::{EPOCH, Fixture, busy, id, letter, ms, refused},
+        oracle::fixtures::{EPOCH, Fixture, busy, id, letter, ms, refused, unsettled},
     };
 
     /// Returns whether the first person may be refused so at 5.1 s, after all this.
@@ -167,10 +167,12 @@ mod tests {
             made.dropped(letter(person, n), at, answer);
             is_fair_after(made, Fixture::request(1), 410)
         };
-        assert!(dropped(0, 1, 4000, Ok(Answer::Done)) && dropped(0, 1, 5100, busy(503)));
+        assert!(dropped(0, 1, 4000, Ok(Answer::Done)) && dropped(0, 1, 5100, unsettled()));
         assert!(!dropped(0, 2, 4000, Ok(Answer::Done)) && !dropped(1, 1, 4000, Ok(Answer::Done)));
         assert!(!dropped(0, 1, 5101, Ok(Answer::Done)), "later");
-        assert!(!dropped(0, 1, 4000, refused(404)), "it did nothing");
+        for nothing in [refused(404), busy(503), busy(429)] {
+            assert!(!dropped(0, 1, 4000, nothing), "it did nothing");
+        }
         let sent = |person, text: &str| {
             let (board, text) = (BoardName::lobby(), text.parse().unwrap());
             let other = Request::Post { board, id: id(1), text };

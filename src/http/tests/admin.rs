@@ -242,19 +242,25 @@ async fn dead_letter_that_cannot_be_removed_after_its_post_was_settled_is_no_ref
     let site = Site::new();
     let token = AdminToken::new("secret");
     let of = |number| format!("/api/v1/admin/dead-letters/{number}");
-    site.fake.state().letters = vec![letter_of(8, "lost?"), letter_of(7, "lost?")];
+    let of_sessions = DeadLetter { post: None, ..letter_of(6, "none") };
+    site.fake.state().letters = vec![letter_of(8, "lost?"), letter_of(7, "lost?"), of_sessions];
     site.fake.state().letters_stay = true;
     let retry = format!("{}/retry", of(8));
     let answers = [
-        ask(&site, &token, Ask::new("DELETE", &of(7)).token("secret")).await,
-        ask(&site, &token, Ask::new("POST", &retry).token("secret")).await,
+        (true, ask(&site, &token, Ask::new("POST", &retry).token("secret")).await),
+        (true, ask(&site, &token, Ask::new("DELETE", &of(7)).token("secret")).await),
+        (false, ask(&site, &token, Ask::new("DELETE", &of(6)).token("secret")).await),
     ];
-    for answer in answers {
+    for (has_post, answer) in answers {
         assert_eq!(answer.status, 504, "{}", answer.body);
+        assert_eq!(answer.body.contains("its post is settled"), has_post, "{}", answer.body);
+        assert!(answer.body.contains("a 404 then means that it is gone"), "{}", answer.body);
     }
     site.fake.state().letters_stay = false;
-    let again = ask(&site, &token, Ask::new("DELETE", &of(7)).token("secret")).await;
-    assert_eq!(again.status, 204, "{}", again.body);
+    for (number, status) in [(7, 204), (7, 404), (6, 204), (6, 404)] {
+        let again = ask(&site, &token, Ask::new("DELETE", &of(number)).token("secret")).await;
+        assert_eq!(again.status, status, "{number}: {}", again.body);
+    }
     let again = ask(&site, &token, Ask::new("POST", &retry).token("secret")).await;
     assert_eq!((again.status, again.json()["seq"].as_u64()), (200, Some(1)), "{}", again.body);
     assert!(site.fake.state().letters.is_empty());

@@ -74,8 +74,9 @@ impl Evidence<'_> {
         from: Duration,
         to: Duration,
     ) -> bool {
-        let leaps =
-            |at: Duration| at >= stream.asked && is_near(at, READERS_LISTED_AFTER_JUMP, from, to);
+        let leaps = |at: Duration| {
+            at >= stream.asked && lasts_into(at, READERS_LISTED_AFTER_JUMP, from, to)
+        };
         self.master_at(&stream.master).is_some_and(|master| self.jumps_of(master).any(leaps))
     }
 
@@ -125,17 +126,17 @@ impl Evidence<'_> {
     /// Returns whether steps of the store's clock or jumps of masters' clocks may keep somebody off a list.
     /// `is_alone` says that no other fault may.
     pub(super) fn may_steps_hide(&self, from: Duration, to: Duration, is_alone: bool) -> bool {
-        let near = self.store_steps().filter(|at| is_near(*at, AFTERMATH, from, to));
+        let near = self.store_steps().filter(|at| lasts_into(*at, AFTERMATH, from, to));
         let near: Vec<_> = near.collect();
         let is_stepped = match near.as_slice() {
             [] => false,
-            [step] if is_alone => is_near(*step, LISTED_AFTER_STEP, from, to),
+            [step] if is_alone => lasts_into(*step, LISTED_AFTER_STEP, from, to),
             // Two steps, each too small for the store to doubt the rows, may age them beyond their bound.
             // So may one step those that a dead master touched last.
             _ => true,
         };
         let wait = if is_alone { LISTED_AFTER_JUMP } else { AFTERMATH };
-        let is_jump = |at: Duration| is_near(at, wait, from, to);
+        let is_jump = |at: Duration| lasts_into(at, wait, from, to);
         let mut masters = (0..self.plan.cluster.masters).map(Place::Master);
         is_stepped || masters.any(|master| self.jumps_of(master).any(is_jump))
     }
@@ -204,9 +205,8 @@ const fn is_node(target: &Target) -> bool {
     )
 }
 
-/// Returns whether something happened before the end of a span of time, and at most `wait` before its
-/// beginning.
-fn is_near(at: Duration, wait: Duration, from: Duration, to: Duration) -> bool {
+/// Returns whether what happened at a time, and counts for `wait` from then on, does so in a span of time.
+fn lasts_into(at: Duration, wait: Duration, from: Duration, to: Duration) -> bool {
     at <= to && at.saturating_add(wait) >= from
 }
 

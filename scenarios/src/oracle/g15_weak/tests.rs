@@ -10,7 +10,9 @@ use chatchat::{
 
 use super::*;
 use crate::history::End;
-use crate::oracle::fixtures::{Fixture, busy, id, letter, node, refused as refusal, restored};
+use crate::oracle::fixtures::{
+    Fixture, busy, id, letter, node, refused as refusal, restored, unsettled,
+};
 
 const STORE: (&str, &str, u64, u64) = ("crash", "target = \"store\"", 20_000, 30_000);
 
@@ -39,7 +41,7 @@ fn held_post_that_came_or_was_settled_otherwise_is_accepted() {
     is_held(&mut made, 4, 26_000);
     made.did(0, 31_000, 31_010, Request::Cancel { id: id(4) }, busy(503));
     is_held(&mut made, 5, 26_000);
-    made.dropped(letter(0, 5), 31_000, busy(503));
+    made.dropped(letter(0, 5), 31_000, unsettled());
     assert_eq!(made.judge(judge), []);
 }
 
