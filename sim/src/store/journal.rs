@@ -1,5 +1,5 @@
-//! Journal of the store's writes: older copies of it are made from that, and its place in its history is
-//! told from that.
+//! Journal of the store's writes, from which older copies of the store are made, and the greatest time of any
+//! write, by which an older copy is told from the store.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -83,11 +83,13 @@ impl StoreHost {
 
     /// Returns the place of its content in the store's history.
     pub(super) fn mark(&self, now_ms: u64) -> Result<Mark, StoreError> {
-        let cluster = match self.apply(&Op::Cluster, now_ms)? {
-            OpReply::Cluster(row) => row,
+        let boards = match self.apply(&Op::Boards, now_ms)? {
+            OpReply::Boards(boards) => boards,
             other => return Err(StoreError::Broken { why: format!("{other:?}") }),
         };
-        Ok(Mark { epoch: cluster.epoch, clock_ms: self.journal().clock_ms })
+        // Its creation and a restore raise its clock as well, and no read that confirms it may be newer.
+        let clock_ms = boards.as_of_ms.max(self.journal().clock_ms);
+        Ok(Mark { epoch: boards.epoch, clock_ms })
     }
 
     pub(super) fn keep(&self, op: &Op, now_ms: u64) {

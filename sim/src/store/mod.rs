@@ -12,8 +12,8 @@
 //!    purpose. After a promotion of a standby all that a caller was told of is there.
 //! 3. A store in a file of this machine is backed up and restored by the product's own code, in one step;
 //!    its connections stay.
-//! 4. A caller that gets no reply in time is told that the store is away, and uses a new connection
-//!    the next time.
+//! 4. A caller that gets no reply in time is told that the store is away. A connection on which a call was
+//!    under way for so long is not used again; one that is still being made is.
 
 mod backup;
 mod files;
@@ -22,6 +22,7 @@ mod host;
 mod journal;
 mod pool;
 mod remote;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod troubles;

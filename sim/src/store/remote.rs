@@ -2,16 +2,19 @@
 //!
 //! 1. Writes go over one connection, and reads take turns on two others: as with a pool, answers to
 //!    reads overtake each other, and those to writes.
-//! 2. A connection carries any number of calls at once. It is made when first needed, and given up
-//!    when it breaks or when a call on it was not answered in time, which begins once it is made.
-//! 3. As on PostgreSQL, a connection is used once the store behind it is not older than what this node
-//!    saw of it when it connected and wrote.
+//! 2. A call ends after `store_timeout`, whatever it waited for.
+//! 3. A connection is made when first needed, within a time of its own, also once nobody waits for it any
+//!    more. It carries any number of calls at once.
+//! 4. A connection is given up when it breaks, or when a call was under way on it for `store_timeout`. A caller
+//!    that gives up sooner, because it had waited for the connection, leaves it to others.
+//! 5. As on PostgreSQL, a connection is used once the store behind it is not older than what this node
+//!    saw of it.
 
 use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,6 +24,7 @@ use chatchat::{
     env::{
         BoxFuture, BoxStream, Env, Task, TimedOut,
         lanes::{LaneReceiver, LaneSender, lanes},
+        time::Mono,
     },
     model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
     store::{Backend, Lane, Op, OpReply, Store},
@@ -30,15 +34,16 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::frames::{self, Mark};
+use super::{
+    frames::{self, Mark},
+    seen::Seen,
+};
 
 type Answer = Result<OpReply, StoreError>;
-/// Calls under way by number; `None` once the connection has ended.
-type Calls = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Timed>>>>>;
+/// Calls by number that were not answered yet; `None` once the connection has ended.
+type Calls = Arc<Mutex<Option<BTreeMap<u64, Call>>>>;
 /// Answer, and the store's clock then.
 type Timed = (Answer, u64);
-/// Newest mark of the store that this node saw.
-type Seen = Arc<Mutex<Option<Mark>>>;
 
 /// Frames on their way onto a connection, by the lane of their operation.
 pub(super) type Frames = LaneReceiver<Vec<u8>, { Lane::COUNT }>;
@@ -48,6 +53,10 @@ const READING: u64 = 2;
 
 /// Maximum number of calls of each lane that wait to be written on one connection.
 const OUT_MAX: usize = 256;
+
+/// Time in which a connection is made, up to the store's first frame. As on PostgreSQL it does not depend on
+/// `store_timeout`.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Returns a handle on the store at `addr`; a call ends after `timeout`.
 #[must_use]
@@ -59,7 +68,7 @@ pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
         next: AtomicU64::new(1),
         reads: AtomicU64::new(0),
         open: Mutex::default(),
-        seen: Arc::default(),
+        shared: Arc::default(),
     })
 }
 
@@ -72,16 +81,42 @@ struct RemoteStore {
     reads: AtomicU64,
     /// Connections by their numbers; 0 is the one for writes.
     open: Mutex<BTreeMap<u64, Arc<Connection>>>,
+    shared: Arc<Shared>,
+}
+
+/// State that the connections of a node share.
+#[derive(Default)]
+struct Shared {
     seen: Seen,
+    /// Reason why the last connection was not made, until there is one again.
+    absence: Mutex<Option<StoreError>>,
+}
+
+impl Shared {
+    fn absence(&self) -> Option<StoreError> {
+        self.absence.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_absence(&self, why: Option<StoreError>) {
+        *self.absence.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
 }
 
 struct Connection {
     out: LaneSender<Vec<u8>, { Lane::COUNT }>,
     calls: Calls,
-    /// Epoch of the store that it was made to, or why it could not be made.
-    made: watch::Receiver<Option<Result<StoreEpoch, StoreError>>>,
+    /// Whether it was made, or why it could not be.
+    made: watch::Receiver<Option<Result<(), StoreError>>>,
     /// Task that dials, writes and reads.
     task: Mutex<Option<Task>>,
+}
+
+/// Call that was not answered yet.
+struct Call {
+    /// Time since which it is under way; `None` while it waits for its place on the connection.
+    began: Option<Mono>,
+    is_write: bool,
+    reply: oneshot::Sender<Answer>,
 }
 
 impl Drop for Connection {
@@ -96,23 +131,23 @@ fn broken(why: impl Into<String>) -> StoreError {
     StoreError::away(AwayReason::Unreachable, why)
 }
 
-/// Keeps a mark of the store, unless a newer one was seen.
-fn raise(seen: &Seen, mark: Mark) {
-    let mut newest = seen.lock().unwrap_or_else(PoisonError::into_inner);
-    *newest = (*newest).max(Some(mark));
+fn ended() -> StoreError {
+    broken("the connection has ended")
 }
 
 impl Connection {
-    fn dial(env: &Env, addr: String, limit: Duration, seen: &Seen) -> Arc<Self> {
+    fn dial(env: &Env, addr: String, shared: &Arc<Shared>) -> Arc<Self> {
         let (out, frames) = lanes([OUT_MAX; Lane::COUNT]);
         let calls: Calls = Arc::new(Mutex::new(Some(BTreeMap::new())));
         let (tell, made) = watch::channel(None);
-        let (of_node, open, seen) = (env.clone(), Arc::clone(&calls), Arc::clone(seen));
+        let (of_node, open, of_all) = (env.clone(), Arc::clone(&calls), Arc::clone(shared));
         let task = env.spawn("store-client", async move {
-            match connect(&of_node, &addr, limit, &seen).await {
+            let connected = connect(&of_node, &addr, &of_all.seen).await;
+            of_all.set_absence(connected.as_ref().err().cloned());
+            match connected {
                 Ok((stream, mark)) => {
-                    tell.send_replace(Some(Ok(mark.epoch)));
-                    let _ = carry(stream, frames, &open).await;
+                    tell.send_replace(Some(Ok(())));
+                    let _ = carry(stream, frames, &open, (mark.epoch, &of_all.seen)).await;
                 }
                 Err(why) => drop(tell.send_replace(Some(Err(why)))),
             }
@@ -122,85 +157,99 @@ impl Connection {
         Arc::new(Self { out, calls, made, task: Mutex::new(Some(task)) })
     }
 
-    fn is_open(&self) -> bool {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    fn calls(&self) -> MutexGuard<'_, Option<BTreeMap<u64, Call>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until it is made, and returns the epoch of its store.
-    async fn made(&self) -> Result<StoreEpoch, StoreError> {
-        let ended = || broken("the connection has ended");
+    /// Returns whether it may carry another call: it has not ended, and no call was under way on it for as
+    /// long as `limit`.
+    fn is_usable(&self, now: Mono, limit: Duration) -> bool {
+        let mut calls = self.calls();
+        let Some(calls) = &mut *calls else { return false };
+        // Nobody waits for these any more, and they were never sent.
+        calls.retain(|_, call| call.began.is_some() || !call.reply.is_closed());
+        calls.values().all(|call| call.began.is_none_or(|began| now.since(began) < limit))
+    }
+
+    /// Waits until it is made.
+    async fn made(&self) -> Result<(), StoreError> {
         let mut made = self.made.clone();
         let made = made.wait_for(Option::is_some).await.map_err(|_| ended())?;
         made.clone().unwrap_or_else(|| Err(ended()))
     }
 
-    async fn call(&self, number: u64, op: &Op, epoch: StoreEpoch, seen: &Seen) -> Answer {
+    /// Calls once it is made. Whoever drops this leaves a call that was sent under way.
+    async fn call(&self, env: &Env, number: u64, op: &Op) -> Answer {
         let frame = frames::frame(number, op)
             .map_err(|why| StoreError::Broken { why: format!("the operation: {why}") })?;
-        let (tell, told) = oneshot::channel();
-        match &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(calls) => calls.insert(number, tell),
-            None => return Err(broken("the connection has ended")),
+        let (reply, answer) = oneshot::channel();
+        match &mut *self.calls() {
+            Some(calls) => {
+                calls.insert(number, Call { began: None, is_write: op.is_write(), reply })
+            }
+            None => return Err(ended()),
         };
-        let lane = op.lane() as usize;
-        self.out.send(lane, frame).await.map_err(|_| broken("the connection has ended"))?;
-        let Ok((answer, clock_ms)) = told.await else {
-            return Err(broken("the connection ended before the answer"));
-        };
-        let reply = answer?;
-        if op.is_write() {
-            raise(seen, Mark { epoch, clock_ms });
+        self.out.send(op.lane() as usize, frame).await.map_err(|_| ended())?;
+        if let Some(call) = self.calls().as_mut().and_then(|calls| calls.get_mut(&number)) {
+            call.began = Some(env.now());
         }
-        Ok(reply)
-    }
-
-    fn forget(&self, number: u64) {
-        if let Some(calls) = &mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner) {
-            calls.remove(&number);
-        }
+        answer.await.unwrap_or_else(|_| Err(broken("the connection ended before the answer")))
     }
 }
 
 /// Connects to the store, and compares it with what was seen of it before.
-async fn connect(
-    env: &Env,
-    addr: &str,
-    limit: Duration,
-    seen: &Seen,
-) -> Result<(BoxStream, Mark), StoreError> {
-    let before = *seen.lock().unwrap_or_else(PoisonError::into_inner);
-    let failed = |why: io::Error| broken(why.to_string());
-    let mut stream = env.connect(addr, limit).await.map_err(failed)?;
-    let first = env.timeout(limit, frames::read::<Mark>(&mut stream)).await;
-    let (_, mark) = first.map_err(|TimedOut| broken("no first frame"))?.map_err(failed)?;
+async fn connect(env: &Env, addr: &str, seen: &Seen) -> Result<(BoxStream, Mark), StoreError> {
+    let before = seen.newest();
+    let making = async {
+        let mut stream = env.connect(addr, CONNECT_MAX).await?;
+        let (_, mark) = frames::read::<Mark>(&mut stream).await?;
+        Ok::<_, io::Error>((stream, mark))
+    };
+    let (stream, mark) = env
+        .timeout(CONNECT_MAX, making)
+        .await
+        .map_err(|TimedOut| broken(format!("no connection within {} s", CONNECT_MAX.as_secs())))?
+        .map_err(|why| broken(why.to_string()))?;
     if before.is_some_and(|before| mark < before) {
         env.sometimes("a connection to an older copy of the store was given up");
         return Err(StoreError::away(AwayReason::RolledBack, "it is an older copy"));
     }
-    raise(seen, mark);
+    seen.raise(mark);
     Ok((stream, mark))
 }
 
-async fn carry(stream: BoxStream, frames: Frames, calls: &Calls) -> io::Result<()> {
+async fn carry(
+    stream: BoxStream,
+    frames: Frames,
+    calls: &Calls,
+    seen: (StoreEpoch, &Seen),
+) -> io::Result<()> {
     let (read, write) = tokio::io::split(stream);
     tokio::select! {
         biased;
-        ended = receive(read, calls) => ended,
+        ended = receive(read, calls, seen) => ended,
         ended = transmit(write, frames) => ended,
     }
 }
 
-async fn receive(mut from: ReadHalf<BoxStream>, calls: &Calls) -> io::Result<()> {
+/// Reads answers. What the store committed counts as seen, also once its caller gave up.
+async fn receive(
+    mut from: ReadHalf<BoxStream>,
+    calls: &Calls,
+    (epoch, seen): (StoreEpoch, &Seen),
+) -> io::Result<()> {
     loop {
-        let (number, answer): (u64, Timed) = frames::read(&mut from).await?;
-        let asker = match &mut *calls.lock().unwrap_or_else(PoisonError::into_inner) {
+        let (number, (answer, clock_ms)): (u64, Timed) = frames::read(&mut from).await?;
+        let call = match &mut *calls.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(calls) => calls.remove(&number),
             None => None,
         };
-        if let Some(asker) = asker {
-            // The caller may have given up.
-            let _ = asker.send(answer);
+        let Some(call) = call else { continue };
+        if call.is_write && answer.is_ok() {
+            seen.raise(Mark { epoch, clock_ms });
         }
+        // The caller may have given up.
+        let _ = call.reply.send(answer);
     }
 }
 
@@ -213,13 +262,14 @@ pub(super) async fn transmit(mut to: WriteHalf<BoxStream>, mut frames: Frames) -
 }
 
 impl RemoteStore {
-    /// Returns connection number `nth`, and makes it if it is not open.
+    /// Returns connection number `nth`, and makes one if there is none that can be used.
     fn connection(&self, nth: u64) -> Arc<Connection> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connection) = open.get(&nth).filter(|connection| connection.is_open()) {
+        let is_usable = |it: &&Arc<Connection>| it.is_usable(self.env.now(), self.timeout);
+        if let Some(connection) = open.get(&nth).filter(is_usable) {
             return Arc::clone(connection);
         }
-        let connection = Connection::dial(&self.env, self.addr.clone(), self.timeout, &self.seen);
+        let connection = Connection::dial(&self.env, self.addr.clone(), &self.shared);
         open.insert(nth, Arc::clone(&connection));
         connection
     }
@@ -227,6 +277,12 @@ impl RemoteStore {
     fn give_up(&self, connection: &Arc<Connection>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, other| !Arc::ptr_eq(other, connection));
+    }
+
+    async fn call_on(&self, connection: &Connection, number: u64, op: &Op) -> Answer {
+        connection.made().await?;
+        self.shared.set_absence(None);
+        connection.call(&self.env, number, op).await
     }
 }
 
@@ -239,20 +295,28 @@ impl Backend for RemoteStore {
                 false => 1 + self.reads.fetch_add(1, Ordering::Relaxed) % READING,
             };
             let connection = self.connection(nth);
-            let epoch = connection.made().await?;
-            match self
-                .env
-                .timeout(self.timeout, connection.call(number, &op, epoch, &self.seen))
-                .await
-            {
+            let called = self.call_on(&connection, number, &op);
+            match self.env.timeout(self.timeout, called).await {
                 Ok(answer) => answer,
                 Err(TimedOut) => {
-                    connection.forget(number);
-                    self.give_up(&connection);
-                    let why = format!("no answer to {} within {:?}", op.name(), self.timeout);
-                    Err(StoreError::away(AwayReason::NoAnswer, why))
+                    if !connection.is_usable(self.env.now(), self.timeout) {
+                        self.give_up(&connection);
+                    }
+                    // While there is no connection, the reason for that says more.
+                    Err(self.shared.absence().unwrap_or_else(|| {
+                        let why = format!("no answer to {} within {:?}", op.name(), self.timeout);
+                        StoreError::away(AwayReason::NoAnswer, why)
+                    }))
                 }
             }
         })
+    }
+
+    fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+        self.shared.seen.confirm(Mark { epoch, clock_ms: as_of_ms });
+    }
+
+    fn doubt(&self) {
+        self.shared.seen.doubt();
     }
 }

@@ -27,6 +27,7 @@ use dst_world::{HostId, Link, Setup, World, simulate};
 
 use super::{StoreHost, Trouble, remote};
 
+mod connections;
 mod older_copy;
 
 const ADDR: &str = "store:5432";
