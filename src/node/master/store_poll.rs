@@ -145,7 +145,7 @@ pub(super) struct StorePoll {
     /// Masters that are in, this one too, ordered by id.
     masters: Vec<MasterInfo>,
     pub(super) watch: StoreWatch,
-    own_ends: OwnEnds,
+    pub(super) own_ends: OwnEnds,
 }
 
 impl StorePoll {
