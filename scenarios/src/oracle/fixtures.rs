@@ -11,8 +11,8 @@ use chatchat::{
     model::{
         event::Event,
         ids::{
-            Author, BoardName, Cursor, NodeId, Post, PostId, Resource, Seq, StoreEpoch, Token,
-            UserId,
+            Author, BoardName, Cursor, NodeId, Post, PostId, Registration, Resource, Seq,
+            StoreEpoch, Token, UserId,
         },
         rows::{Range, WriteRow},
         stream::{Consistency, MasterInfo},
@@ -91,6 +91,19 @@ pub(super) fn restored(person: usize, consistency: Consistency) -> SessionRestor
         consistency,
         as_of: 9,
         cluster: String::new(),
+    }
+}
+
+/// A master gives a worker these posts of the lobby, by number `n` of its first lease.
+pub(super) fn assigned(worker: u8, n: u64, posts: &[u8], attempt: u32) -> Event {
+    Event::Assign {
+        worker: node(worker),
+        registration: Registration(1),
+        resource: Resource::Board(BoardName::lobby()),
+        token: Token { epoch: EPOCH, lease: 1, n },
+        after: None,
+        posts: posts.iter().map(|n| id(*n)).collect(),
+        attempt,
     }
 }
 

@@ -120,24 +120,14 @@ fn assigned(events: &[EventLine], epochs: &Epochs) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::{BoardName, Registration};
-
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
+    use crate::oracle::fixtures::{EPOCH, Fixture, assigned, node};
 
     const WRONG: &[&str] = &["g08.epoch"];
     const NONE: &[&str] = &[];
 
     fn assign(worker: u8, n: u64, post: u8, attempt: u32) -> Event {
-        Event::Assign {
-            worker: node(worker),
-            registration: Registration(1),
-            resource: Resource::Board(BoardName::lobby()),
-            token: Token { epoch: EPOCH, lease: 1, n },
-            after: None,
-            posts: vec![id(post)],
-            attempt,
-        }
+        assigned(worker, n, &[post], attempt)
     }
 
     #[test]

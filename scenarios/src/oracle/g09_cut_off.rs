@@ -72,10 +72,10 @@ fn cut_off(evidence: &Evidence<'_>, incident: &Incident) -> Option<Place> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::{BoardName, Registration, Resource, Token};
+    use chatchat::model::ids::Registration;
 
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, node};
+    use crate::oracle::fixtures::{Fixture, assigned, node};
 
     const MASTER: u8 = 9;
 
@@ -89,16 +89,7 @@ mod tests {
         let cut = "from = \"worker:0\"\nto = \"store\"";
         let mut made = Fixture::with_faults(&[("partition", cut, 20_000, 40_000)]);
         made.said(1000, "worker:0", join(1)).said(1000, "worker:1", join(2));
-        let assign = Event::Assign {
-            worker: node(worker),
-            registration: Registration(1),
-            resource: Resource::Board(BoardName::lobby()),
-            token: Token { epoch: EPOCH, lease: 1, n: 1 },
-            after: None,
-            posts: Vec::new(),
-            attempt: 1,
-        };
-        made.said(at, "master:0", assign);
+        made.said(at, "master:0", assigned(worker, 1, &[], 1));
         made.judge(judge)
     }
 

@@ -158,10 +158,8 @@ fn has_another(
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::{BoardName, Token};
-
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, id, located, ms, node};
+    use crate::oracle::fixtures::{Fixture, assigned, located, ms, node};
 
     fn join(worker: u8, master: u8) -> Event {
         let registration = Registration(1);
@@ -169,15 +167,7 @@ mod tests {
     }
 
     fn assign(worker: u8, attempt: u32, posts: &[u8]) -> Event {
-        Event::Assign {
-            worker: node(worker),
-            registration: Registration(1),
-            resource: Resource::Board(BoardName::lobby()),
-            token: Token { epoch: EPOCH, lease: 1, n: 1 },
-            after: None,
-            posts: posts.iter().map(|n| id(*n)).collect(),
-            attempt,
-        }
+        assigned(worker, 1, posts, attempt)
     }
 
     /// `worker:0` stands still from 30 s on with a batch that `master:0` gave it; the next attempt is at

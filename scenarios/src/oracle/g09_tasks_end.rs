@@ -53,22 +53,12 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::{BoardName, Registration};
-
     use super::*;
-    use crate::oracle::fixtures::{EPOCH, Fixture, id, node};
+    use crate::oracle::fixtures::{Fixture, assigned};
 
     /// Try of a batch at worker `n / 2`: two tokens for each.
     fn assign(n: u64, attempt: u32) -> Event {
-        Event::Assign {
-            worker: node(u8::try_from(n / 2).expect("a few")),
-            registration: Registration(1),
-            resource: Resource::Board(BoardName::lobby()),
-            token: Token { epoch: EPOCH, lease: 1, n },
-            after: None,
-            posts: vec![id(1)],
-            attempt,
-        }
+        assigned(u8::try_from(n / 2).expect("a few"), n, &[1], attempt)
     }
 
     #[test]

@@ -118,18 +118,11 @@ fn cancelled(evidence: &Evidence<'_>) -> Vec<Violation> {
 
 #[cfg(test)]
 mod tests {
-    use chatchat::{
-        api::DeadLetter,
-        client::Answer,
-        model::{
-            event::Event,
-            ids::{BoardName, Registration, Resource, Token},
-        },
-    };
+    use chatchat::{api::DeadLetter, client::Answer};
 
     use super::*;
     use crate::oracle::fixtures::{
-        EPOCH, Fixture, busy, dead_letter, id, letter, ms, node, posted, refused, unsettled,
+        Fixture, assigned, busy, dead_letter, id, letter, ms, posted, refused, unsettled,
     };
 
     /// Answer to a call.
@@ -145,16 +138,7 @@ mod tests {
 
     /// Has the post written from a batch that a master gave out at a time.
     fn written(made: &mut Fixture, at: u64, by: &str) -> Vec<String> {
-        let assign = Event::Assign {
-            worker: node(1),
-            registration: Registration(1),
-            resource: Resource::Board(BoardName::lobby()),
-            token: Token { epoch: EPOCH, lease: 1, n: 1 },
-            after: None,
-            posts: vec![id(1)],
-            attempt: 1,
-        };
-        made.said(at, by, assign).write("write", 1, 1, 1).stored(0, 1);
+        made.said(at, by, assigned(1, 1, &[1], 1)).write("write", 1, 1, 1).stored(0, 1);
         made.rules(judge)
     }
 

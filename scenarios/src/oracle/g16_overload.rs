@@ -170,15 +170,14 @@ fn others(evidence: &Evidence<'_>) -> Vec<Violation> {
 mod tests {
     use chatchat::{
         api::{Board, BoardList, Problem},
-        model::{
-            ids::{Registration, Seq},
-            stream::Consistency,
-        },
+        model::{ids::Seq, stream::Consistency},
     };
 
     use super::*;
     use crate::{
-        oracle::fixtures::{EPOCH, Fixture, busy, delivered, id, letter, node, refused, unsettled},
+        oracle::fixtures::{
+            EPOCH, Fixture, assigned, busy, delivered, id, letter, refused, unsettled,
+        },
         plan::Incident,
     };
 
@@ -264,16 +263,7 @@ mod tests {
             let mut made = Fixture::new();
             made.did(0, 100, 200, Fixture::request(1), busy(503)).stored(0, 1);
             made.acked(0, 1, 300, 400, 1);
-            let assign = Event::Assign {
-                worker: node(1),
-                registration: Registration(1),
-                resource: Resource::Board(BoardName::lobby()),
-                token: Token { epoch: EPOCH, lease: 1, n: 1 },
-                after: None,
-                posts: vec![id(1)],
-                attempt: 1,
-            };
-            made.said(given, "master:0", assign).write("write", 1, 1, 1);
+            made.said(given, "master:0", assigned(1, 1, &[1], 1)).write("write", 1, 1, 1);
             made.judge(judge).len()
         };
         assert_eq!(judged(150), 1, "written from the first try");
