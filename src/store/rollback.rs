@@ -26,6 +26,7 @@ use crate::{
         outcome::TaskResult,
         read_order::{ReadNumber, ReadOrder},
         rows::{Boards, Permission, StoreError},
+        update::Update,
     },
 };
 
@@ -46,10 +47,19 @@ impl OwnEnds {
     }
 
     /// Notes a post that was committed in an epoch.
-    pub fn raise(&self, epoch: StoreEpoch, board: &BoardName, seq: Seq) {
+    fn raise(&self, epoch: StoreEpoch, board: &BoardName, seq: Seq) {
         let mut ends = self.lock();
         if ends.epoch == epoch && ends.last(board) < Some(seq) {
             Arc::make_mut(&mut ends).raise(board, seq);
+        }
+    }
+
+    /// Notes the posts of an update, which were committed.
+    pub fn note(&self, update: &Update) {
+        if let Update::Posts { epoch, board, posts, .. } = update
+            && let Some(last) = posts.last()
+        {
+            self.raise(*epoch, board, last.seq);
         }
     }
 

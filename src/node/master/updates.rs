@@ -46,11 +46,9 @@ impl Driver {
     }
 
     fn take_update(&mut self, update: Update) {
+        self.poll.own_ends.note(&update);
         match update {
             Update::Posts { epoch, board, posts, .. } => {
-                if let Some(last) = posts.last() {
-                    self.poll.own_ends.raise(epoch, &board, last.seq);
-                }
                 match self.tails.apply(epoch, &board, &posts) {
                     TailChange::Extended { .. } => self.deliver(&board),
                     TailChange::Gap { have, .. } => self.fetch(board, have),

@@ -121,13 +121,7 @@ impl Driver {
     }
 
     fn write(&self, updates: Vec<Update>) {
-        for update in &updates {
-            if let Update::Posts { epoch, board, posts, .. } = update
-                && let Some(last) = posts.last()
-            {
-                self.parts.own_ends.raise(*epoch, board, last.seq);
-            }
-        }
+        updates.iter().for_each(|update| self.parts.own_ends.note(update));
         let database = self.parts.database.clone();
         self.spawn(
             "write-updates",
