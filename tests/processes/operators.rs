@@ -91,9 +91,9 @@ fn until(cluster: &Cluster, what: &str, holds: impl FnMut() -> bool) {
 
 #[test]
 fn expelled_worker_reads_no_further_post_and_does_not_get_back_in() {
-    let cluster = Cluster::start(&["--masters=2", "--workers=3", "--restart"]);
+    let mut cluster = Cluster::start(&["--masters=2", "--workers=3", "--restart"]);
     cluster.says("Chatchat is ready");
-    let dir = cluster.dir.path();
+    let dir = &cluster.dir.path().to_owned();
     let ctl = |args: &[&str]| chatctl(dir, args).expect("done");
     // Workers write their databases in groups: more posts bring the first to the disk.
     let reaches = |nodes: &[&str], text: &str| {
@@ -113,8 +113,8 @@ fn expelled_worker_reads_no_further_post_and_does_not_get_back_in() {
     });
     ctl(&["post", "behind the expulsion"]);
     reaches(&["worker-0", "worker-2"], "behind the expulsion");
-    // Its process is a new one, with the same identity.
-    signal("-KILL", cluster.pid("worker-1"));
+    // A worker that ends saves what it has; its next process has the same identity.
+    signal("-TERM", cluster.pid("worker-1"));
     cluster.says("worker-1 is started again");
     let refused = || {
         let log = fs::read_to_string(dir.join("worker-1/log")).unwrap_or_default();
@@ -123,6 +123,8 @@ fn expelled_worker_reads_no_further_post_and_does_not_get_back_in() {
     until(&cluster, "it is told why", refused);
     ctl(&["post", "after its restart"]);
     reaches(&["worker-0", "worker-2"], "after its restart");
+    signal("-TERM", cluster.process.id());
+    assert!(cluster.process.wait().expect("it ends").success());
     for text in ["behind the expulsion", "after its restart"] {
         assert!(!holds(dir, "worker-1", text), "{text}");
     }

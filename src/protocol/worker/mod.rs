@@ -18,7 +18,9 @@
 //! 4. A newer fact of another node is announced once in this life, and kept.
 //! 5. A worker that learns that its registration is over registers again, with the same master
 //!    first.
-//! 6. A worker whose master is cut from the store, or has many more workers than another, moves,
+//! 6. Boards are repaired while the worker is registered: one that was expelled, or does not know yet
+//!    whether it was, reads no further post from a store that cannot refuse it.
+//! 7. A worker whose master is cut from the store, or has many more workers than another, moves,
 //!    once the batches that it has are answered.
 
 mod link;
@@ -216,7 +218,9 @@ impl Worker {
             _ => {}
         }
         out.extend(self.replication.next_group(now).map(Effect::Write));
-        while let Some(board) = self.replication.next_repair(now) {
+        while self.registration().is_some()
+            && let Some(board) = self.replication.next_repair(now)
+        {
             out.push(Effect::Repair(board));
         }
     }
@@ -224,15 +228,16 @@ impl Worker {
     /// Returns the time of the next [`Worker::on_timer`].
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        let phase = match &self.phase {
-            Phase::Searching { next } => Some(*next),
-            Phase::Dialing { .. } => None,
+        let (phase, repair) = match &self.phase {
+            Phase::Searching { next } => (Some(*next), None),
+            Phase::Dialing { .. } => (None, None),
             Phase::Registered { .. } => {
                 let due = self.digest_at.min(self.status_at);
-                Some(self.session_repair.next_deadline().map_or(due, |repair| due.min(repair)))
+                let due = self.session_repair.next_deadline().map_or(due, |repair| due.min(repair));
+                (Some(due), self.replication.repair_due())
             }
         };
-        phase.into_iter().chain(self.replication.next_deadline()).min()
+        [phase, repair, self.replication.group_due()].into_iter().flatten().min()
     }
 
     /// Takes an update, from the master or written by this worker.

@@ -132,22 +132,22 @@ impl Replication {
         }
     }
 
-    fn group_due(&self) -> Option<Mono> {
+    /// Returns the time at which the next group is due.
+    #[must_use]
+    pub fn group_due(&self) -> Option<Mono> {
         let since = self.since.filter(|_| self.writing.is_none())?;
         Some(if self.weight >= GROUP_POSTS { since } else { since + GROUP_WAIT })
     }
 
-    /// Returns the time at which the next group or repair is due.
+    /// Returns the time at which the next repair is due.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Mono> {
+    pub fn repair_due(&self) -> Option<Mono> {
         let repairing = self.gaps.values().filter(|gap| gap.repairing).count();
-        let repair = self
-            .gaps
+        self.gaps
             .values()
             .filter(|gap| !gap.repairing && repairing < REPAIRS_MAX)
             .map(|gap| gap.due)
-            .min();
-        self.group_due().into_iter().chain(repair).min()
+            .min()
     }
 }
 
@@ -181,12 +181,12 @@ mod tests {
         let mut replication = Replication::default();
         replication.on_update(at(0), posts(1, 3));
         assert_eq!(
-            (replication.next_group(at(249)), replication.next_deadline()),
+            (replication.next_group(at(249)), replication.group_due()),
             (None, Some(at(250)))
         );
         assert_eq!(replication.next_group(at(250)).map(|g| g.len()), Some(1));
         replication.on_update(at(251), posts(4, GROUP_POSTS as u64));
-        assert_eq!((replication.next_group(at(600)), replication.next_deadline()), (None, None));
+        assert_eq!((replication.next_group(at(600)), replication.group_due()), (None, None));
         replication.on_written(at(600), true, vec![]);
         assert_eq!(replication.next_group(at(600)).map(|g| g.len()), Some(1));
     }
@@ -198,18 +198,18 @@ mod tests {
         replication.next_group(at(250));
         replication.on_written(at(260), true, vec![lobby.clone()]);
         assert_eq!(
-            (replication.next_repair(at(459)), replication.next_deadline()),
+            (replication.next_repair(at(459)), replication.repair_due()),
             (None, Some(at(460)))
         );
         assert_eq!(replication.next_repair(at(460)), Some(lobby.clone()));
-        assert_eq!((replication.next_repair(at(461)), replication.next_deadline()), (None, None));
+        assert_eq!((replication.next_repair(at(461)), replication.repair_due()), (None, None));
         replication.on_repaired(at(470), &lobby, true, true);
         assert_eq!(replication.next_repair(at(470)), Some(lobby.clone()));
         replication.on_repaired(at(480), &lobby, false, true);
-        assert_eq!(replication.next_deadline(), Some(at(1480)));
+        assert_eq!(replication.repair_due(), Some(at(1480)));
         assert_eq!(replication.next_repair(at(1480)), Some(lobby.clone()));
         replication.on_repaired(at(1490), &lobby, true, false);
-        assert_eq!(replication.next_deadline(), None);
+        assert_eq!(replication.repair_due(), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@ mod turns;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{replication::REPAIR_GRACE, *};
 use crate::{
     model::{
         ids::Incarnation,
@@ -110,6 +110,30 @@ fn lost_link_starts_a_migration_and_an_unexpected_welcome_is_ignored() {
     assert_eq!(effects(|out| worker.on_timer(at(1001), 0, out)), [dial("m9:1")]);
     worker.on_dial_failed(at(1002));
     assert_eq!(worker.next_deadline(), Some(at(1002)));
+}
+
+#[test]
+fn boards_are_repaired_while_the_worker_is_registered_and_at_once_when_it_is_again() {
+    let (mut worker, lobby) = (worker(0), BoardName::lobby());
+    let due = at(10) + REPAIR_GRACE;
+    let timer = |worker: &mut Worker, at| effects(|out| worker.on_timer(at, 0, out));
+    register(&mut worker, at(0), vec![]);
+    timer(&mut worker, at(0));
+    worker.on_gaps(at(10), vec![lobby.clone()]);
+    assert_eq!(worker.next_deadline(), Some(due));
+    let close = Close { reason: CloseReason::Expelled, retry_ms: 0 };
+    worker.on_link_ended(at(20), Some(&close), &mut Vec::new());
+    worker.on_gaps(at(30), vec!["other".parse().expect("a name")]);
+    assert_eq!(timer(&mut worker, at(30)), [dial("m9:1")]);
+    assert_eq!(worker.next_deadline(), None, "a repair does not wake it either");
+    assert_eq!(timer(&mut worker, due + REPAIR_GRACE), []);
+
+    let (now, welcome) = (at(60_000), welcome(vec![]));
+    worker.on_welcome(now, &welcome, &mut Vec::new());
+    worker.on_registered(now, &welcome, &mut Vec::new());
+    let said = timer(&mut worker, now);
+    let repairs = said.iter().filter(|effect| matches!(effect, Effect::Repair(_)));
+    assert_eq!(repairs.count(), 2, "{said:?}");
 }
 
 #[test]
