@@ -32,7 +32,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
-    oracle::EpochChange,
+    oracle::{EpochChange, PageTaken},
     plan::Plan,
     target::{Place, Target},
 };
@@ -103,6 +103,7 @@ pub struct Cluster {
     kept: Mutex<BTreeMap<FaultId, act::Kept>>,
     /// Changes of the store's epoch by restores.
     epoch_changes: Mutex<Vec<EpochChange>>,
+    pages_taken: Arc<Mutex<Vec<PageTaken>>>,
 }
 
 /// Process that ended by itself and is to be started again.
@@ -130,6 +131,22 @@ fn host_name(place: Place) -> String {
 /// Returns the place whose machine, or second machine, has this name.
 fn place_named(by_name: &BTreeMap<String, Place>, name: &str) -> Option<Place> {
     by_name.get(name.strip_suffix(CLONE).unwrap_or(name)).copied()
+}
+
+/// Returns a listener of the store that notes the pages which workers take.
+fn note_pages(
+    world: &World,
+    by_name: &BTreeMap<String, Place>,
+    pages: &Arc<Mutex<Vec<PageTaken>>>,
+) -> impl Fn(&str) + Send + Sync + 'static {
+    let (world, by_name, pages) = (world.clone(), by_name.clone(), Arc::clone(pages));
+    move |peer| {
+        let name = peer.split(':').next().unwrap_or_default();
+        if let Some(by @ Place::Worker(_)) = place_named(&by_name, name) {
+            let page = PageTaken { at: world.elapsed(), by };
+            pages.lock().unwrap_or_else(PoisonError::into_inner).push(page);
+        }
+    }
 }
 
 /// Returns how often the faults of a plan wipe a node at most.
@@ -182,6 +199,7 @@ impl Cluster {
         let stale = stale.map(|()| JoinSecret::random(&mut rng, &keys.identity(0).1));
         let open =
             extra::has_stranger(plan).then(|| JoinSecret::random(&mut rng, &keys.identity(0).1));
+        let pages_taken: Arc<Mutex<Vec<PageTaken>>> = Arc::default();
         let it = Self {
             join_secrets: secrets
                 .iter()
@@ -195,13 +213,13 @@ impl Cluster {
             world: world.clone(),
             people,
             hosts,
-            by_name,
             nodes: Mutex::new(identities.zip(nodes).collect()),
             keys,
             tokens: Mutex::new(JoinTokens::new(&secrets, each)),
             has_operators: has_operators(plan),
             store: store_for(plan, &NewCluster { cluster, epoch: StoreEpoch(1), now_ms: 0 })?
-                .with_timeout(shape.config.store_timeout),
+                .with_timeout(shape.config.store_timeout)
+                .on_page(note_pages(world, &by_name, &pages_taken)),
             grants: Mutex::default(),
             ended: Mutex::default(),
             to_launcher: Mutex::default(),
@@ -210,6 +228,8 @@ impl Cluster {
             started: Mutex::default(),
             kept: Mutex::default(),
             epoch_changes: Mutex::default(),
+            pages_taken,
+            by_name,
             shape,
         };
         if plan.faults.iter().any(|fault| matches!(fault.action, Action::Rollback { .. })) {

@@ -19,7 +19,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster::Cluster,
     fault::{Action, Direction, Links},
-    oracle::EpochChange,
+    oracle::{EpochChange, PageTaken},
     target::{Place, Target},
     workload::Admin,
 };
@@ -143,6 +143,10 @@ pub trait Deployment: Send + Sync + Sized + 'static {
 
     /// Returns the changes of the store's epoch by restores so far, by `elapsed`.
     fn epoch_changes(&self) -> Vec<EpochChange>;
+
+    /// Returns the pages of posts that workers took from the store so far, by `elapsed`; none where nobody
+    /// sees them.
+    fn pages_taken(&self) -> Vec<PageTaken>;
 
     /// Starts the store and all nodes that do not run.
     fn start(self: &Arc<Self>);

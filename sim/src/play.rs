@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use chatchat::env::Env;
 use chatchat_scenarios::{
     history::{Clock, History},
-    oracle::{EpochChange, EventLine, Evidence, StoreDump},
+    oracle::{EpochChange, EventLine, Evidence, PageTaken, StoreDump},
     plan::{Incident, Plan},
     target::Place,
     workload::{People, Stage},
@@ -112,6 +112,9 @@ pub(crate) async fn play<D: Deployment>(on: &Arc<D>, plan: &Plan, observer: Env)
     let changes = on.epoch_changes().into_iter();
     let in_plan = |it: EpochChange| EpochChange { at: it.at.saturating_sub(started), ..it };
     store.epoch_changes = changes.map(in_plan).collect();
+    let pages = on.pages_taken().into_iter();
+    let in_plan = |it: PageTaken| PageTaken { at: it.at.saturating_sub(started), ..it };
+    store.pages_taken = pages.map(in_plan).collect();
     let ends = on.ends().into_iter().map(|(place, at)| (place, at.saturating_sub(started)));
     Played {
         history,

@@ -1,6 +1,6 @@
 //! G14 secrecy, of a worker that was expelled: no master gives it a task or takes it in again, as itself
 //! or with a new identity and its old join token; it gets no key that is made afterwards; and soon no
-//! master uses a key that it holds.
+//! master uses a key that it holds; and it takes no post from the store once no master has it.
 //!
 //! A master denies the node from its own line on. One that says none is given the time in which it
 //! reads the store, which starts anew with each fault that may keep it from that.
@@ -32,6 +32,11 @@ fn known_within(config: &Config) -> Duration {
 /// Time from then to the use of a key that the node does not hold: an installation may be under way.
 fn replaced_within(config: &Config) -> Duration {
     2 * config.key_install_timeout + SLACK
+}
+
+/// Time in which a worker finds that its link has ended, though nobody told it.
+fn link_lost_within(config: &Config) -> Duration {
+    config.heartbeat_interval * (config.heartbeats_missed_max + 1) + SLACK
 }
 
 /// Worker that was expelled.
@@ -73,6 +78,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for expelled in &expelled {
         found.extend(expelled.disguised(evidence));
+        found.extend(expelled.reads(evidence, lives.values()));
         for (domain, life) in &lives {
             let denies_from = life.denies_from(evidence, expelled);
             if life.until <= denies_from {
@@ -184,6 +190,33 @@ impl<'a> Expelled<'a> {
             }
         }
         found
+    }
+
+    /// Pages that its machine took from the store when all masters of before denied it, or had ended.
+    fn reads<'b>(
+        &self,
+        evidence: &Evidence<'_>,
+        lives: impl Iterator<Item = &'b Life<'b>>,
+    ) -> Vec<Violation> {
+        let Some(place) = self.place else { return Vec::new() };
+        let before = lives.filter(|life| life.from <= self.line.at && self.line.at < life.until);
+        let denied = before.map(|life| life.denies_from(evidence, self).min(life.until)).max();
+        let within = link_lost_within(&evidence.plan.cluster.config);
+        let from = denied.unwrap_or(self.line.at).saturating_add(within);
+        let pages = evidence.store.pages_taken.iter().filter(|page| {
+            page.by == place
+                && (from..=self.until).contains(&page.at)
+                && !is_touched(evidence, place, page.at.saturating_sub(within), page.at)
+        });
+        pages
+            .map(|page| {
+                let text = format!(
+                    "{place} took posts from the store at {} after its expulsion",
+                    seconds(page.at)
+                );
+                broken(Property::G14, "read", text, [self.line.clue()])
+            })
+            .collect()
     }
 }
 

@@ -143,6 +143,18 @@ pub struct StoreDump {
     pub boards: BTreeMap<BoardName, Vec<Post>>,
     /// Every accepted write and every grant, in the order of commits.
     pub writes: Vec<WriteRow>,
+    /// Pages of posts that workers took from the store itself, in the order of time. Empty where nobody
+    /// sees them.
+    pub pages_taken: Vec<PageTaken>,
+}
+
+/// Page with posts that the store gave to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageTaken {
+    /// Time at which it was given.
+    pub at: Duration,
+    /// Worker that asked for it.
+    pub by: Place,
 }
 
 /// Everything that the oracles judge.

@@ -1,6 +1,10 @@
 //! The cluster in the simulated world as a deployment: what each kind of fault does to the world.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use chatchat::{
     env::{BoxFuture, Env},
@@ -10,7 +14,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::{Action, Dose, Links},
-    oracle::EpochChange,
+    oracle::{EpochChange, PageTaken},
     target::{Place, Target},
     workload::Admin,
 };
@@ -390,6 +394,10 @@ impl Deployment for Cluster {
 
     fn epoch_changes(&self) -> Vec<EpochChange> {
         self.epoch_changes().clone()
+    }
+
+    fn pages_taken(&self) -> Vec<PageTaken> {
+        self.pages_taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is_at_work(&self, place: Place) -> bool {

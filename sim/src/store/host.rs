@@ -65,6 +65,9 @@ type Reads = LaneReceiver<Read, { Lane::COUNT }>;
 /// Way of answers onto a connection.
 type Out = LaneSender<Vec<u8>, { Lane::COUNT }>;
 
+/// Listener that is told the address of whoever is given a page with posts.
+type OnPage = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// Durable state of the store. It survives crashes of its host.
 #[derive(Clone)]
 pub struct StoreHost {
@@ -77,6 +80,7 @@ pub struct StoreHost {
     timeout: Duration,
     /// Time of the store instead of its host's wall clock, in tests.
     clock: Option<Arc<AtomicU64>>,
+    on_page: Option<OnPage>,
 }
 
 impl StoreHost {
@@ -89,13 +93,19 @@ impl StoreHost {
         let journal = Arc::new(Mutex::new(Journal { new: *new, writes: None, clock_ms: 0 }));
         let timeout = Config::default().store_timeout;
         let troubles = Arc::default();
-        Ok(Self { core, journal, files: None, troubles, timeout, clock: None })
+        Ok(Self { core, journal, files: None, troubles, timeout, clock: None, on_page: None })
     }
 
     /// Has transactions repeated for this `store_timeout` of the nodes, instead of the usual one.
     #[must_use]
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
+    }
+
+    /// Tells who is given a page with posts.
+    #[must_use]
+    pub(crate) fn on_page(self, tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { on_page: Some(Arc::new(tell)), ..self }
     }
 
     /// Gives it the time of this clock, ms since the Unix epoch, instead of its host's wall clock.
@@ -167,7 +177,7 @@ impl StoreHost {
         let mut listener = env.listen(addr).await.expect("the host is the store's alone");
         let lock = Arc::new(Turn::new(()));
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 // It has no room for another connection.
                 env.sleep(ACCEPT_BACKOFF).await;
                 continue;
@@ -175,13 +185,18 @@ impl StoreHost {
             let (host, lock, of_host) = (self.clone(), Arc::clone(&lock), env.clone());
             env.spawn("store-connection", async move {
                 // Ends with the connection, which the caller sees break, too.
-                let _ = host.converse(of_host, stream, lock).await;
+                let _ = host.converse(of_host, (stream, peer), lock).await;
             });
         }
     }
 
     /// Serves one connection as a process serves itself: one writer, and readers beside it.
-    async fn converse(self, env: Env, stream: BoxStream, lock: Arc<Turn<()>>) -> io::Result<()> {
+    async fn converse(
+        self,
+        env: Env,
+        (stream, peer): (BoxStream, String),
+        lock: Arc<Turn<()>>,
+    ) -> io::Result<()> {
         let (mut from, mut to) = tokio::io::split(stream);
         let mark = self.mark(self.now_ms(&env)).map_err(|why| io::Error::other(why.to_string()))?;
         frames::write(&mut to, &frames::frame(0, &mark)?).await?;
@@ -195,11 +210,13 @@ impl StoreHost {
         let (writes, jobs) = lanes([WAITING_MAX; Lane::COUNT]);
         let writing = self.clone().write(env.clone(), jobs, lock, Arc::downgrade(&caller));
         env.spawn("store-writer", writing);
+        let peer: Arc<str> = peer.into();
         let (reads, queue) = lanes([WAITING_MAX; Lane::COUNT]);
         let queue = Arc::new(Turn::new((queue, env.rng("store-read-time"))));
         for _ in 0..READERS {
             let (queue, caller) = (Arc::clone(&queue), Arc::downgrade(&caller));
-            let reading = self.clone().read(env.clone(), queue, out.clone(), caller);
+            let from = (queue, Arc::clone(&peer));
+            let reading = self.clone().read(env.clone(), from, out.clone(), caller);
             env.spawn("store-reader", reading);
         }
         loop {
@@ -232,7 +249,7 @@ impl StoreHost {
     async fn read(
         self,
         env: Env,
-        queue: Arc<Turn<(Reads, ChaCha20Rng)>>,
+        (queue, peer): (Arc<Turn<(Reads, ChaCha20Rng)>>, Arc<str>),
         out: Out,
         caller: Weak<()>,
     ) {
@@ -247,6 +264,11 @@ impl StoreHost {
                 return;
             }
             let answer = self.apply(&read.op, self.now_ms(&env));
+            if let (Some(tell), Ok(OpReply::Page(page))) = (&self.on_page, &answer)
+                && !page.posts.is_empty()
+            {
+                tell(&peer);
+            }
             env.sleep(takes).await;
             drop(taken);
             if let Ok(frame) = self.answer_frame(read.number, &answer)

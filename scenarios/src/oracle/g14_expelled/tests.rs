@@ -1,7 +1,10 @@
 use chatchat::model::ids::{BoardName, Fingerprint, Incarnation, Registration, Resource, Token};
 
 use super::*;
-use crate::oracle::fixtures::{Fixture, ms, node};
+use crate::oracle::{
+    PageTaken,
+    fixtures::{Fixture, ms, node},
+};
 
 const WORKER: u8 = 1;
 
@@ -162,4 +165,28 @@ fn key_that_the_node_holds_and_its_master_goes_on_using_is_reported() {
     made.said(19_000, "worker:1", used(9, 1));
     assert_eq!(rules(&made), [""; 0], "nothing is expected of a master that is stopped");
     assert!(made.with(|evidence| evidence.is_touched(Place::Master(1), ms(21_000), ms(22_000))));
+}
+
+#[test]
+fn posts_that_the_machine_takes_from_the_store_are_reported() {
+    let mut made = begun(&[]);
+    refreshed(&mut made);
+    let within = link_lost_within(&Config::default());
+    for (at, by) in [(ms(20_500), 0), (ms(40_000), 1), (ms(50_001), 0)] {
+        made.store.pages_taken.push(PageTaken { at, by: Place::Worker(by) });
+    }
+    assert_eq!(rules(&made), [""; 0], "soon, by another worker, or set up as another node");
+    let known = ms(20_000) + known_within(&Config::default());
+    for (at, wanted) in [(known + within, 1), (known + within - ms(1), 0)] {
+        let page = PageTaken { at, by: Place::Worker(0) };
+        made.store.pages_taken.push(page);
+        assert_eq!(rules(&made).len(), wanted, "{at:?}");
+        made.store.pages_taken.pop();
+    }
+    made.store.pages_taken.push(PageTaken { at: ms(40_000), by: Place::Worker(0) });
+    assert_eq!(rules(&made), ["read"]);
+    let mut parted = begun(&[("pause", "target = \"worker:0\"", 30_000, 39_000)]);
+    refreshed(&mut parted);
+    parted.store = made.store.clone();
+    assert_eq!(rules(&parted), [""; 0], "it may not know yet that its link has ended");
 }

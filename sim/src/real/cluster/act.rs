@@ -13,7 +13,7 @@ use chatchat::{
 use chatchat_scenarios::{
     cluster as shape,
     fault::Action,
-    oracle::EpochChange,
+    oracle::{EpochChange, PageTaken},
     target::{Place, Target},
     workload::Admin,
 };
@@ -109,6 +109,10 @@ impl Deployment for RealCluster {
 
     /// None: plans with a restore are refused before they run.
     fn epoch_changes(&self) -> Vec<EpochChange> {
+        Vec::new()
+    }
+
+    fn pages_taken(&self) -> Vec<PageTaken> {
         Vec::new()
     }
 
