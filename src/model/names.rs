@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     fn chosen(text: &str) -> Option<String> {
-        chosen_name(text).ok().map(String::from)
+        chosen_name(text).ok().map(|name| name.as_str().to_owned())
     }
 
     #[test]

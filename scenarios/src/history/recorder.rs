@@ -1,15 +1,18 @@
 //! Recorder of a history: notes what people do and see while they live.
 //!
-//! A stream belongs to the reader in whose step it is asked for, whether it is opened or refused.
+//! 1. A stream belongs to the reader in whose step it is asked for, whether it is opened or refused.
+//! 2. Texts of posts are kept once, however many readers are shown them.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use chatchat::{
+    api::{PostState, StreamEvent},
     client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
-    model::ids::{BoardName, Cursor, PostId, PostText},
+    model::ids::{BoardName, Cursor, Post, PostId, PostText},
 };
 
 use super::{Clock, Draft, End, History, Operation, Reader, ReaderKind, StreamLog, Stuck, Who};
@@ -24,13 +27,14 @@ tokio::task_local! {
 pub struct Recorder {
     clock: Clock,
     history: Arc<Mutex<History>>,
+    texts: Arc<Mutex<BTreeSet<PostText>>>,
 }
 
 impl Recorder {
     /// An empty history.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
-        Self { clock, history: Arc::default() }
+        Self { clock, history: Arc::default(), texts: Arc::default() }
     }
 
     /// Returns the observer's clock.
@@ -42,6 +46,17 @@ impl Recorder {
     /// Returns the history so far; it is always consistent because records are made in one step.
     pub fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets posts share the texts that the history has already.
+    fn share<'a>(&self, posts: impl IntoIterator<Item = &'a mut Post>) {
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        for post in posts {
+            match texts.get(&post.text) {
+                Some(known) => post.text = known.clone(),
+                None => drop(texts.insert(post.text.clone())),
+            }
+        }
     }
 
     /// Returns an observer that records the calls and streams of one session.
@@ -135,7 +150,15 @@ impl Observer for RecordingObserver {
     }
 
     fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>) {
-        self.end_operation(asked, End::Answered(answer.clone()));
+        let mut answer = answer.clone();
+        match &mut answer {
+            Ok(Answer::Page(page)) => self.recorder.share(&mut page.posts),
+            Ok(Answer::Posted(post) | Answer::Fate(Some(PostState::Committed(post)))) => {
+                self.recorder.share([post]);
+            }
+            _ => {}
+        }
+        self.end_operation(asked, End::Answered(answer));
     }
 
     fn on_call_dropped(&self, asked: u64) {
@@ -165,7 +188,11 @@ impl Observer for RecordingObserver {
     }
 
     fn on_delivery(&self, stream: u64, delivery: &Delivery) {
-        self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery.clone())));
+        let mut delivery = delivery.clone();
+        if let StreamEvent::Post(post) = &mut delivery.event {
+            self.recorder.share([post]);
+        }
+        self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery)));
     }
 
     fn on_stream_refused(&self, stream: u64, why: &Failure) {
@@ -185,7 +212,7 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    use chatchat::api::StreamEvent;
+    use chatchat::model::ids::{Author, Seq, UserId};
 
     use super::*;
 
@@ -263,5 +290,35 @@ mod tests {
         }
         let slow: Vec<_> = recorder.history().streams.iter().map(|s| s.is_slow).collect();
         assert_eq!(slow, [true, true, true, false]);
+    }
+
+    #[test]
+    fn text_that_many_are_shown_is_kept_once() {
+        let recorder = recorder();
+        let observer = recorder.observer(WHO);
+        let (mut stranger, streams) = (None, [(); 2].map(|()| observer.on_stream("m", &[], None)));
+        for (stream, text) in [(streams[0], "long"), (streams[1], "long"), (streams[1], "other")] {
+            let post = Post {
+                id: PostId([1; 16]),
+                board: BoardName::lobby(),
+                seq: Seq(1),
+                author: Author { id: UserId([1; 16]), name: "ann".parse().expect("a name") },
+                text: text.parse().expect("a text"),
+                posted_at_ms: 0,
+            };
+            stranger = Some(post.text.clone());
+            let event = StreamEvent::Post(post);
+            observer.on_delivery(stream, &Delivery { event, cursor: None });
+        }
+        let history = recorder.history();
+        let texts = history.streams.iter().flat_map(|stream| &stream.deliveries);
+        let texts: Vec<_> = texts
+            .map(|(_, delivery)| match &delivery.event {
+                StreamEvent::Post(post) => post.text.as_str().as_ptr(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(texts[0], texts[1]);
+        assert_eq!(Some(texts[2]), stranger.map(|text| text.as_str().as_ptr()), "as it came");
     }
 }

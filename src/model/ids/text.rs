@@ -1,8 +1,8 @@
 //! Texts that people write, as types: names of boards and of people, and texts of posts.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Malformed, malformed};
 
@@ -25,17 +25,18 @@ macro_rules! checked_text {
             }
         }
 
-        impl From<$name> for String {
-            fn from(text: $name) -> Self {
-                text.0
+        /// As the plain text.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(self.as_str())
             }
         }
     };
 }
 
 /// Name of a board: `[a-z0-9][a-z0-9-]{0,31}`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct BoardName(String);
 
 checked_text!(BoardName);
@@ -79,10 +80,10 @@ impl fmt::Debug for BoardName {
     }
 }
 
-/// Text of a post: 1 byte to 8 KiB of UTF-8 without U+0000.
-#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct PostText(String);
+/// Text of a post: 1 byte to 8 KiB of UTF-8 without U+0000. Copies of it share its bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PostText(Arc<str>);
 
 checked_text!(PostText);
 
@@ -104,7 +105,7 @@ impl TryFrom<String> for PostText {
         if text.contains('\0') {
             return Err(malformed("text", "holds U+0000"));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 }
 
@@ -116,8 +117,8 @@ impl fmt::Debug for PostText {
 }
 
 /// Name of a person: 1 to 40 code points, trimmed, no control or bidi characters. Not unique.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct UserName(String);
 
 checked_text!(UserName);
@@ -155,7 +156,7 @@ mod tests {
     #[test]
     fn board_names_are_strict() {
         for good in ["lobby", "a", "0-9", &"x".repeat(32)] {
-            assert_eq!(good.parse::<BoardName>().map(String::from).as_deref(), Ok(good));
+            assert_eq!(good.parse::<BoardName>().as_ref().map(BoardName::as_str), Ok(good));
         }
         for bad in ["", "-a", "Lobby", "a b", "ä", &"x".repeat(33), "a/b"] {
             assert!(bad.parse::<BoardName>().is_err(), "{bad:?}");
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn user_names_are_trimmed_and_hold_visible_characters_only() {
-        assert_eq!(" Ada ".parse::<UserName>().map(String::from).as_deref(), Ok("Ada"));
+        assert_eq!(" Ada ".parse::<UserName>().as_ref().map(UserName::as_str), Ok("Ada"));
         for bad in ["", "  ", "a\nb", "a\u{202e}b", &"x".repeat(41)] {
             assert!(bad.parse::<UserName>().is_err(), "{bad:?}");
         }
