@@ -87,8 +87,8 @@ fn overheard(
     of_nodes: Vec<Vec<u8>>,
     sent: usize,
 ) -> Vec<Violation> {
-    let people = Words::new(of_people.clone());
-    let all = Words::new([of_people, of_nodes].concat());
+    let people = Words::of_few_bytes(of_people.clone());
+    let all = Words::of_many_bytes([of_people, of_nodes].concat());
     let (mut said, mut records) = (Vec::new(), Records::default());
     let is_quiet = sent < POSTS_MIN;
     let mut hears = is_quiet;
@@ -152,11 +152,20 @@ fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
 struct Words(AhoCorasick);
 
 impl Words {
-    fn new(words: Vec<Vec<u8>>) -> Self {
+    /// Looks through many bytes. Sealed ones are random, and nearly each of them begins a word: of the kinds,
+    /// only this one takes one step for each byte then. It takes the longest to make.
+    fn of_many_bytes(words: Vec<Vec<u8>>) -> Self {
+        Self::new(words, AhoCorasickKind::DFA)
+    }
+
+    /// Looks through a few bytes.
+    fn of_few_bytes(words: Vec<Vec<u8>>) -> Self {
+        Self::new(words, AhoCorasickKind::NoncontiguousNFA)
+    }
+
+    fn new(words: Vec<Vec<u8>>, kind: AhoCorasickKind) -> Self {
         let words = words.into_iter().filter(|word| word.len() >= SECRET_LEN_MIN);
-        // Sealed bytes are random, and nearly each of them begins a word: of the kinds, only this one
-        // takes one step for each byte then.
-        let whole = AhoCorasick::builder().kind(Some(AhoCorasickKind::DFA)).build(words);
+        let whole = AhoCorasick::builder().kind(Some(kind)).build(words);
         Self(whole.expect("a run's secrets are short and few"))
     }
 
@@ -288,14 +297,16 @@ mod tests {
     #[test]
     fn secret_is_found_at_any_position() {
         let words = [&b"a canary"[..], b"some token", b"short", b""];
-        let words = Words::new(words.map(<[u8]>::to_vec).to_vec());
-        let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
-        for text in ["a canary", "a a canary", "x a canary y", "a caa canary"] {
-            assert_eq!(found(text).as_deref(), Some(&b"a canary"[..]), "{text}");
-        }
-        assert_eq!(found("for some tokens").as_deref(), Some(&b"some token"[..]));
-        for text in ["", "a canar", "some tok a canar", "short"] {
-            assert_eq!(found(text), None, "{text}");
+        for make in [Words::of_many_bytes, Words::of_few_bytes] {
+            let words = make(words.map(<[u8]>::to_vec).to_vec());
+            let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
+            for text in ["a canary", "a a canary", "x a canary y", "a caa canary"] {
+                assert_eq!(found(text).as_deref(), Some(&b"a canary"[..]), "{text}");
+            }
+            assert_eq!(found("for some tokens").as_deref(), Some(&b"some token"[..]));
+            for text in ["", "a canar", "some tok a canar", "short"] {
+                assert_eq!(found(text), None, "{text}");
+            }
         }
     }
 }
