@@ -1,11 +1,6 @@
 //! Operations of people who run a cluster, on real processes: backup, restore, expulsion.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, process::Command};
 
 use chatchat::{
     env::{
@@ -112,23 +107,26 @@ fn expelled_worker_reads_no_further_post_and_does_not_get_back_in() {
 
     ctl(&["expel", "worker-1"]);
     // The other master follows within a second or two, and may take it in until then.
-    let mut out_since = None;
-    until(&cluster, "worker-1 is out, and stays out", || {
+    until(&cluster, "both masters say that it is expelled, and it is out", || {
+        let says = |master: &&str| {
+            let lines = fs::read_to_string(dir.join(master).join("events.jsonl"));
+            lines.unwrap_or_default().contains(r#""event":"expel""#)
+        };
         let status = ctl(&["status"]);
         let line = status.lines().find(|line| line.contains("worker-1"));
-        if line.is_some_and(|line| line.contains(" in ")) {
-            out_since = None;
-        }
-        out_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(4)
+        ["master-0", "master-1"].iter().all(says) && line.is_none_or(|line| !line.contains(" in "))
     });
     ctl(&["post", "behind the expulsion"]);
     reaches(&["worker-0", "worker-2"], "behind the expulsion");
     // A worker that ends saves what it has; its next process has the same identity.
+    let log = || fs::read_to_string(dir.join("worker-1/log")).unwrap_or_default();
+    let before = log().len();
     signal("-TERM", cluster.pid("worker-1"));
     cluster.says("worker-1 is started again");
     let refused = || {
-        let log = fs::read_to_string(dir.join("worker-1/log")).unwrap_or_default();
-        log.lines().rev().take(20).any(|line| line.contains("expelled") || line.contains("denied"))
+        let log = log();
+        let ended = log.get(before..).and_then(|log| log.split_once("it was asked to"));
+        ended.is_some_and(|(_, next)| next.contains("expelled") || next.contains("denied"))
     };
     until(&cluster, "it is told why", refused);
     ctl(&["post", "after its restart"]);

@@ -93,7 +93,10 @@ impl Recorder {
 
     /// Notes that a person wrote a text.
     pub fn drafts(&self, person: usize, text: &PostText) {
-        self.history().drafts.push(Draft { person, text: text.clone() });
+        // What others are shown of it shares this one.
+        let text = text.clone();
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
+        self.history().drafts.push(Draft { person, text });
     }
 }
 

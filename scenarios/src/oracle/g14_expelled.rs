@@ -192,6 +192,16 @@ impl<'a> Expelled<'a> {
         found
     }
 
+    /// Returns the time from which its machine is in as another node; what `disguised` says of that counts
+    /// there.
+    fn another_from(&self, evidence: &Evidence<'_>, place: Place) -> Duration {
+        let is_another = |said: &&EventLine| {
+            let Event::Join { node, .. } = said.event else { return false };
+            said.at > self.line.at && said.place() == Some(place) && node != self.node
+        };
+        evidence.events.iter().find(is_another).map_or(evidence.ended, |said| said.at)
+    }
+
     /// Pages that its machine took from the store when all masters of before denied it, or had ended.
     fn reads<'b>(
         &self,
@@ -203,10 +213,14 @@ impl<'a> Expelled<'a> {
         let denied = before.map(|life| life.denies_from(evidence, self).min(life.until)).max();
         let within = link_lost_within(&evidence.plan.cluster.config);
         let from = denied.unwrap_or(self.line.at).saturating_add(within);
+        let until = self.another_from(evidence, place).min(doubled_from(evidence));
         let pages = evidence.store.pages_taken.iter().filter(|page| {
+            let is_calm = |at| !is_touched(evidence, at, page.at.saturating_sub(within), page.at);
             page.by == place
-                && (from..=self.until).contains(&page.at)
-                && !is_touched(evidence, place, page.at.saturating_sub(within), page.at)
+                && (from..until).contains(&page.at)
+                && is_calm(place)
+                // What came before may lie at a store that stands still.
+                && is_calm(Place::Store)
         });
         pages
             .map(|page| {
@@ -332,6 +346,12 @@ impl Life<'_> {
         };
         uses.map(tell).collect()
     }
+}
+
+/// Returns the time from which two processes are the same master: which of them has whom, lines do not tell.
+fn doubled_from(evidence: &Evidence<'_>) -> Duration {
+    let masters = (0..evidence.plan.cluster.masters).map(Place::Master);
+    masters.filter_map(|master| evidence.doubled_from(master)).min().unwrap_or(Duration::MAX)
 }
 
 /// Returns whether a fault other than an expulsion may have touched a place.

@@ -6,6 +6,7 @@ use super::{
     dial::Attempt,
     driver::Driver,
     input::Input,
+    linked_store,
     repair::{Sources, repair},
     session_repair::{self, Other},
 };
@@ -16,6 +17,7 @@ use crate::{
         message::{Close, CloseReason, Direct, Update, WorkerStatus},
     },
     protocol::{session_repair::RoundStart, worker::Effect},
+    store::Store,
 };
 
 impl Driver {
@@ -87,6 +89,7 @@ impl Driver {
     fn close_link(&mut self, reason: CloseReason) {
         self.drop_keys();
         self.leaves_since = None;
+        self.held.on_beat(false);
         if let Some(link) = self.link.take() {
             link.close(Close { reason, retry_ms: 0 });
         }
@@ -132,7 +135,7 @@ impl Driver {
     fn repair_sessions(&self, RoundStart { turn, from }: RoundStart) {
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
         let other = if self.reaches_store {
-            Some(Other::Store(self.parts.store.clone(), self.parts.config.store_timeout))
+            Some(Other::Store(self.linked_store(), self.parts.config.store_timeout))
         } else {
             let link = self.link.clone();
             link.map(|link| Other::Copy(link, self.parts.config.attempt_timeout, turn))
@@ -146,11 +149,16 @@ impl Driver {
         });
     }
 
+    /// Returns the store as long as the link of now is open.
+    fn linked_store(&self) -> Store {
+        linked_store::while_open(self.parts.store.clone(), self.link.clone())
+    }
+
     fn repair(&self, board: BoardName) {
         let (env, database) = (self.parts.env.clone(), self.parts.database.clone());
         let from = Sources {
             link: self.link.clone(),
-            store: self.parts.store.clone(),
+            store: self.linked_store(),
             master_timeout: self.parts.config.attempt_timeout,
             store_timeout: self.parts.config.store_timeout,
         };

@@ -29,6 +29,7 @@ mod input;
 mod key_messages;
 mod keys;
 mod leaving;
+mod linked_store;
 mod login;
 mod repair;
 mod session_repair;

@@ -167,26 +167,44 @@ fn key_that_the_node_holds_and_its_master_goes_on_using_is_reported() {
     assert!(made.with(|evidence| evidence.is_touched(Place::Master(1), ms(21_000), ms(22_000))));
 }
 
+/// Lets worker 0 take a page.
+fn take(made: &mut Fixture, at: Duration) {
+    made.store.pages_taken.push(PageTaken { at, by: Place::Worker(0) });
+}
+
 #[test]
 fn posts_that_the_machine_takes_from_the_store_are_reported() {
     let mut made = begun(&[]);
     refreshed(&mut made);
-    let within = link_lost_within(&Config::default());
-    for (at, by) in [(ms(20_500), 0), (ms(40_000), 1), (ms(50_001), 0)] {
-        made.store.pages_taken.push(PageTaken { at, by: Place::Worker(by) });
-    }
-    assert_eq!(rules(&made), [""; 0], "soon, by another worker, or set up as another node");
-    let known = ms(20_000) + known_within(&Config::default());
-    for (at, wanted) in [(known + within, 1), (known + within - ms(1), 0)] {
-        let page = PageTaken { at, by: Place::Worker(0) };
-        made.store.pages_taken.push(page);
+    take(&mut made, ms(20_500));
+    made.store.pages_taken.push(PageTaken { at: ms(40_000), by: Place::Worker(1) });
+    assert_eq!(rules(&made), [""; 0], "too soon, and another worker");
+    let all_know = ms(20_000) + known_within(&Config::default());
+    let from = all_know + link_lost_within(&Config::default());
+    for (at, wanted) in [(from, 1), (from - ms(1), 0), (ms(59_999), 1)] {
+        take(&mut made, at);
         assert_eq!(rules(&made).len(), wanted, "{at:?}");
         made.store.pages_taken.pop();
     }
-    made.store.pages_taken.push(PageTaken { at: ms(40_000), by: Place::Worker(0) });
-    assert_eq!(rules(&made), ["read"]);
-    let mut parted = begun(&[("pause", "target = \"worker:0\"", 30_000, 39_000)]);
-    refreshed(&mut parted);
-    parted.store = made.store.clone();
-    assert_eq!(rules(&parted), [""; 0], "it may not know yet that its link has ended");
+    made.said(51_000, "worker:0", join(7, 1, 8));
+    take(&mut made, ms(51_000));
+    assert_eq!(rules(&made), [""; 0], "it is another node now");
+    take(&mut made, ms(50_999));
+    assert_eq!(rules(&made), ["read"], "it was set up anew, and is in nowhere");
+}
+
+#[test]
+fn pages_are_excused_while_the_machine_or_the_store_may_not_know_better() {
+    for (kind, keys, excused) in [
+        ("pause", "target = \"worker:0\"", true),
+        ("pause", "target = \"store\"", true),
+        ("clone", "target = \"master:0\"", true),
+        ("pause", "target = \"worker:1\"", false),
+        ("crash", "target = \"master:0\"", false),
+    ] {
+        let mut made = begun(&[(kind, keys, 30_000, 39_000)]);
+        refreshed(&mut made);
+        take(&mut made, ms(40_000));
+        assert_eq!(rules(&made).is_empty(), excused, "{kind} {keys}: {:?}", rules(&made));
+    }
 }
