@@ -11,6 +11,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::refused;
 use crate::model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError};
 
@@ -38,12 +40,14 @@ pub enum Expected {
 }
 
 /// Place of a store in its history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) cluster: [u8; 16],
-    pub(super) epoch: StoreEpoch,
-    /// Greatest time of any write.
-    pub(super) clock_ms: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its cluster.
+    pub cluster: [u8; 16],
+    /// Its epoch.
+    pub epoch: StoreEpoch,
+    /// Greatest time of any write, ms since the Unix epoch.
+    pub clock_ms: u64,
 }
 
 impl Mark {
@@ -56,7 +60,7 @@ impl Mark {
 
 /// Memory of the store that a process has seen; all its connections share it.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub struct Seen {
     expected: Expected,
     kind: &'static str,
     marks: Mutex<Option<Marks>>,
@@ -80,8 +84,9 @@ impl Marks {
 }
 
 impl Seen {
-    /// `kind` names what holds the store, such as `file`.
-    pub(super) fn new(expected: Expected, kind: &'static str) -> Self {
+    /// Returns a memory that has seen nothing. `kind` names what holds the store, such as `file`.
+    #[must_use]
+    pub fn new(expected: Expected, kind: &'static str) -> Self {
         Self { expected, kind, marks: Mutex::new(None) }
     }
 
@@ -90,7 +95,8 @@ impl Seen {
     }
 
     /// Returns the newest mark. A mark read from now on must not be older.
-    pub(super) fn newest(&self) -> Option<Mark> {
+    #[must_use]
+    pub fn newest(&self) -> Option<Mark> {
         self.marks().map(|marks| marks.newest)
     }
 
@@ -103,7 +109,7 @@ impl Seen {
     /// # Errors
     /// [`StoreError::Away`] when it is of another store than was seen, or older;
     /// [`StoreError::Refused`] when nothing was seen and it is of another cluster than expected.
-    pub(super) fn check(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
+    pub fn check(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
         match (before, self.expected) {
             (Some(before), _) if before.cluster != now.cluster => {
                 let why = format!("it is that of another cluster now, {}", short(now.cluster));
@@ -134,7 +140,7 @@ impl Seen {
     }
 
     /// Keeps a mark of the store, unless a newer one was seen, or what is there may be an older copy.
-    pub(super) fn raise(&self, now: Mark) {
+    pub fn raise(&self, now: Mark) {
         match &mut *self.marks() {
             Some(marks) if marks.is_in_doubt => {}
             Some(marks) => marks.newest = marks.newest.later(now),
@@ -144,7 +150,7 @@ impl Seen {
 
     /// Keeps the mark of a read of the boards in which a node lacked nothing. `as_of_ms` is the store's
     /// clock, as that read saw it.
-    pub(super) fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
+    pub fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
         if let Some(marks) = &mut *self.marks() {
             let read = Mark { epoch, clock_ms: as_of_ms, ..marks.newest };
             marks.confirmed = marks.confirmed.later(read);
@@ -155,7 +161,7 @@ impl Seen {
 
     /// Goes back to the last confirmed mark, and stays there until the next one: the store lacks what a node
     /// has of it. The cluster stays known, so no other store is taken and none is made.
-    pub(super) fn doubt(&self) {
+    pub fn doubt(&self) {
         if let Some(marks) = &mut *self.marks() {
             marks.newest = marks.confirmed;
             marks.is_in_doubt = true;

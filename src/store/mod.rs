@@ -20,7 +20,7 @@ mod batch;
 #[cfg(feature = "net")]
 mod bounds;
 #[cfg(feature = "net")]
-mod history;
+pub mod history;
 #[cfg(feature = "net")]
 mod job;
 mod login;

@@ -1,16 +1,13 @@
 //! Frames between nodes and the store's host: plain frames that hold a number, then a value. The first of
-//! a connection is the store's [`Mark`].
+//! a connection is the store's [`Mark`](chatchat::store::history::Mark).
 
 use std::io;
 
-use chatchat::{
-    model::ids::StoreEpoch,
-    wire::{
-        codec,
-        plain::{self, PlainError},
-    },
+use chatchat::wire::{
+    codec,
+    plain::{self, PlainError},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Maximum length of a frame, bytes. A page of posts is cut at 1 MiB of text; names and ids come on
@@ -19,14 +16,6 @@ const LEN_MAX: usize = 4 * 1024 * 1024;
 /// Greatest total of the lengths that a value may claim, bytes.
 const CLAIMS_MAX: usize = 4 * LEN_MAX;
 const NUMBER_LEN: usize = 8;
-
-/// Place of a store in its history. In one epoch its clock never goes back, unless it is an older copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Mark {
-    pub(super) epoch: StoreEpoch,
-    /// Greatest time of any write, ms since the Unix epoch.
-    pub(super) clock_ms: u64,
-}
 
 /// Returns the frame of a value.
 pub(super) fn frame<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {

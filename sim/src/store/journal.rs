@@ -7,11 +7,12 @@ use chatchat::{
     model::rows::StoreError,
     store::{
         Op, OpReply,
+        history::Mark,
         sqlite::{NewCluster, SqliteCore},
     },
 };
 
-use super::{StoreHost, frames::Mark};
+use super::StoreHost;
 
 /// Writes in their order, from which the store as it was can be made again.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl StoreHost {
         };
         // Its creation and a restore raise its clock as well, and no read that confirms it may be newer.
         let clock_ms = boards.as_of_ms.max(self.journal().clock_ms);
-        Ok(Mark { epoch: boards.epoch, clock_ms })
+        Ok(Mark { cluster: self.made_with().cluster, epoch: boards.epoch, clock_ms })
     }
 
     pub(super) fn keep(&self, op: &Op, now_ms: u64) {

@@ -22,7 +22,6 @@ mod host;
 mod journal;
 mod pool;
 mod remote;
-mod seen;
 #[cfg(test)]
 mod tests;
 mod troubles;

@@ -27,17 +27,17 @@ use chatchat::{
         time::Mono,
     },
     model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
-    store::{Backend, Lane, Op, OpReply, Store},
+    store::{
+        Backend, Lane, Op, OpReply, Store,
+        history::{Expected, Mark, Seen},
+    },
 };
 use tokio::{
     io::{ReadHalf, WriteHalf},
     sync::{oneshot, watch},
 };
 
-use super::{
-    frames::{self, Mark},
-    seen::Seen,
-};
+use super::frames;
 
 type Answer = Result<OpReply, StoreError>;
 /// Calls by number that were not answered yet; `None` once the connection has ended.
@@ -68,7 +68,10 @@ pub fn remote(env: &Env, addr: &str, timeout: Duration) -> Store {
         next: AtomicU64::new(1),
         reads: AtomicU64::new(0),
         open: Mutex::default(),
-        shared: Arc::default(),
+        shared: Arc::new(Shared {
+            seen: Seen::new(Expected::AnyOrNew, "store"),
+            absence: Mutex::default(),
+        }),
     })
 }
 
@@ -85,7 +88,6 @@ struct RemoteStore {
 }
 
 /// State that the connections of a node share.
-#[derive(Default)]
 struct Shared {
     seen: Seen,
     /// Reason why the last connection was not made, until there is one again.
@@ -147,7 +149,7 @@ impl Connection {
             match connected {
                 Ok((stream, mark)) => {
                     tell.send_replace(Some(Ok(())));
-                    let _ = carry(stream, frames, &open, (mark.epoch, &of_all.seen)).await;
+                    let _ = carry(stream, frames, &open, (mark, &of_all.seen)).await;
                 }
                 Err(why) => drop(tell.send_replace(Some(Err(why)))),
             }
@@ -210,11 +212,9 @@ async fn connect(env: &Env, addr: &str, seen: &Seen) -> Result<(BoxStream, Mark)
         .await
         .map_err(|TimedOut| broken(format!("no connection within {} s", CONNECT_MAX.as_secs())))?
         .map_err(|why| broken(why.to_string()))?;
-    if before.is_some_and(|before| mark < before) {
+    seen.check(before, mark).inspect_err(|_| {
         env.sometimes("a connection to an older copy of the store was given up");
-        return Err(StoreError::away(AwayReason::RolledBack, "it is an older copy"));
-    }
-    seen.raise(mark);
+    })?;
     Ok((stream, mark))
 }
 
@@ -222,7 +222,7 @@ async fn carry(
     stream: BoxStream,
     frames: Frames,
     calls: &Calls,
-    seen: (StoreEpoch, &Seen),
+    seen: (Mark, &Seen),
 ) -> io::Result<()> {
     let (read, write) = tokio::io::split(stream);
     tokio::select! {
@@ -236,7 +236,7 @@ async fn carry(
 async fn receive(
     mut from: ReadHalf<BoxStream>,
     calls: &Calls,
-    (epoch, seen): (StoreEpoch, &Seen),
+    (begun, seen): (Mark, &Seen),
 ) -> io::Result<()> {
     loop {
         let (number, (answer, clock_ms)): (u64, Timed) = frames::read(&mut from).await?;
@@ -246,7 +246,7 @@ async fn receive(
         };
         let Some(call) = call else { continue };
         if call.is_write && answer.is_ok() {
-            seen.raise(Mark { epoch, clock_ms });
+            seen.raise(Mark { clock_ms, ..begun });
         }
         // The caller may have given up.
         let _ = call.reply.send(answer);
@@ -313,7 +313,7 @@ impl Backend for RemoteStore {
     }
 
     fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
-        self.shared.seen.confirm(Mark { epoch, clock_ms: as_of_ms });
+        self.shared.seen.confirm(epoch, as_of_ms);
     }
 
     fn doubt(&self) {
