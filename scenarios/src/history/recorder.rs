@@ -12,7 +12,7 @@ use std::{
 use chatchat::{
     api::{PostState, StreamEvent},
     client::{Answer, Delivery, Failure, Observer, Request, StreamEnd},
-    model::ids::{BoardName, Cursor, Post, PostId, PostText},
+    model::ids::{BoardName, Cursor, PostId, PostText},
 };
 
 use super::{Clock, Draft, End, History, Operation, Reader, ReaderKind, StreamLog, Stuck, Who};
@@ -48,13 +48,13 @@ impl Recorder {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets posts share the texts that the history has already.
-    fn share<'a>(&self, posts: impl IntoIterator<Item = &'a mut Post>) {
+    /// Lets texts share the bytes that the history has already.
+    fn share<'a>(&self, shown: impl IntoIterator<Item = &'a mut PostText>) {
         let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
-        for post in posts {
-            match texts.get(&post.text) {
-                Some(known) => post.text = known.clone(),
-                None => drop(texts.insert(post.text.clone())),
+        for text in shown {
+            match texts.get(text) {
+                Some(known) => *text = known.clone(),
+                None => drop(texts.insert(text.clone())),
             }
         }
     }
@@ -93,9 +93,8 @@ impl Recorder {
 
     /// Notes that a person wrote a text.
     pub fn drafts(&self, person: usize, text: &PostText) {
-        // What others are shown of it shares this one.
-        let text = text.clone();
-        self.texts.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
+        let mut text = text.clone();
+        self.share([&mut text]);
         self.history().drafts.push(Draft { person, text });
     }
 }
@@ -155,9 +154,11 @@ impl Observer for RecordingObserver {
     fn on_answer(&self, asked: u64, answer: &Result<Answer, Failure>) {
         let mut answer = answer.clone();
         match &mut answer {
-            Ok(Answer::Page(page)) => self.recorder.share(&mut page.posts),
+            Ok(Answer::Page(page)) => {
+                self.recorder.share(page.posts.iter_mut().map(|post| &mut post.text));
+            }
             Ok(Answer::Posted(post) | Answer::Fate(Some(PostState::Committed(post)))) => {
-                self.recorder.share([post]);
+                self.recorder.share([&mut post.text]);
             }
             _ => {}
         }
@@ -193,7 +194,7 @@ impl Observer for RecordingObserver {
     fn on_delivery(&self, stream: u64, delivery: &Delivery) {
         let mut delivery = delivery.clone();
         if let StreamEvent::Post(post) = &mut delivery.event {
-            self.recorder.share([post]);
+            self.recorder.share([&mut post.text]);
         }
         self.with_stream(stream, |stream, at| stream.deliveries.push((at, delivery)));
     }
@@ -215,7 +216,7 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
-    use chatchat::model::ids::{Author, Seq, UserId};
+    use chatchat::model::ids::{Author, Post, Seq, UserId};
 
     use super::*;
 

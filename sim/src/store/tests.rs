@@ -34,6 +34,16 @@ const ADDR: &str = "store:5432";
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_millis(800);
 
+/// Write that each test can tell from the others by its node.
+fn deny(node: u8) -> Op {
+    Op::Deny(NodeId([node; 16]))
+}
+
+/// Returns the number of connections that were made so far.
+fn made(world: &World) -> usize {
+    world.log_lines().iter().filter(|line| line.contains("\"connected\"")).count()
+}
+
 /// Boots the store's host.
 fn stored(world: &World) -> (StoreHost, HostId) {
     let at = world.add_host("store");
@@ -88,9 +98,7 @@ fn concurrent_reads_share_two_connections_and_get_their_own_replies() {
             }
         })
         .await;
-        let lines = world.log_lines();
-        let made = lines.iter().filter(|line| line.contains("\"connected\"")).count();
-        assert_eq!(made, 2, "{lines:?}");
+        assert_eq!(made(&world), 2, "{:?}", world.log_lines());
     });
 }
 
@@ -133,7 +141,6 @@ fn commit_survives_a_crash_of_the_host_and_the_store_is_away_meanwhile() {
         let (store, at) = stored(&world);
         let asker = world.add_host("asker");
         world.sleep(SECOND).await;
-        let deny = |node: u8| Op::Deny(chatchat::model::ids::NodeId([node; 16]));
         let denied =
             |store: Store| async move { store.admission().await.map(|lists| lists.denied.len()) };
         ask(&world, asker, |_, store| async move { store.call(deny(1)).await })
@@ -206,13 +213,13 @@ fn troubled_write_is_kept_without_an_answer_or_refused_and_not_kept() {
         let troubled = store.clone();
         let seed = world.seed();
         let answers = ask(&world, asker, move |_, remote| async move {
-            let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
+            let call = |node: u8| remote.call(deny(node));
             troubled.begin_trouble(0, Trouble::LostAck, Dose::Count(1), seed.stream("lost"));
-            let lost = deny(1).await.expect_err("nothing comes back").is_away();
-            let told = deny(2).await.is_ok();
+            let lost = call(1).await.expect_err("nothing comes back").is_away();
+            let told = call(2).await.is_ok();
             troubled.begin_trouble(1, Trouble::Error, Dose::Count(1), seed.stream("fails"));
-            let failed = deny(3).await.expect_err("the disk fails").is_away();
-            (lost, told, failed, deny(4).await.is_ok())
+            let failed = call(3).await.expect_err("the disk fails").is_away();
+            (lost, told, failed, call(4).await.is_ok())
         })
         .await;
         assert_eq!(answers, (true, true, true, true));
@@ -231,14 +238,14 @@ fn transaction_that_others_undo_is_repeated_as_long_as_its_caller_waits() {
         world.sleep(SECOND).await;
         let (troubled, seed) = (store.clone(), world.seed());
         let answers = ask(&world, asker, move |env, remote| async move {
-            let deny = |node: u8| remote.call(Op::Deny(NodeId([node; 16])));
+            let call = |node: u8| remote.call(deny(node));
             troubled.begin_trouble(0, Trouble::Conflict, Dose::Count(5), seed.stream("a few"));
-            let repeated = deny(1).await.is_ok();
+            let repeated = call(1).await.is_ok();
             troubled.begin_trouble(1, Trouble::Conflict, Dose::Rate(1.0), seed.stream("all"));
-            let undone = deny(2).await.expect_err("it is always undone").away_reason();
+            let undone = call(2).await.expect_err("it is always undone").away_reason();
             env.sleep(SECOND).await;
             let hit = troubled.end_trouble(1);
-            (repeated, undone, hit > 20, deny(3).await.is_ok())
+            (repeated, undone, hit > 20, call(3).await.is_ok())
         })
         .await;
         assert_eq!(answers, (true, Some(AwayReason::NoAnswer), true, true));
@@ -295,14 +302,14 @@ fn promoted_standby_has_all_that_was_told_of_and_perhaps_the_last_of_the_rest() 
             world.sleep(SECOND).await;
             let (outage, promoted) = (world.clone(), store.clone());
             let answers = ask(&world, asker, move |env, remote| async move {
-                let deny = |node: u8| {
+                let call = |node: u8| {
                     let remote = remote.clone();
-                    async move { remote.call(Op::Deny(NodeId([node; 16]))).await.map(drop) }
+                    async move { remote.call(deny(node)).await.map(drop) }
                 };
-                let mut answers = vec![deny(1).await.is_ok()];
+                let mut answers = vec![call(1).await.is_ok()];
                 promoted.begin_promotion(0, outage.seed().stream("promoted"));
                 let (tell, broken) = tokio::sync::oneshot::channel();
-                let last = deny(2);
+                let last = call(2);
                 env.spawn("last", async move {
                     // The test waits for it.
                     let _ = tell.send(last.await);
@@ -312,7 +319,7 @@ fn promoted_standby_has_all_that_was_told_of_and_perhaps_the_last_of_the_rest() 
                 boot(&outage, &promoted, at);
                 answers.push(broken.await.expect("asked").is_ok());
                 answers.push(promoted.is_promoting(0));
-                answers.push(deny(3).await.is_ok());
+                answers.push(call(3).await.is_ok());
                 answers
             })
             .await;

@@ -4,21 +4,12 @@ use chatchat::store::OpReply;
 
 use super::*;
 
-fn deny(node: u8) -> Op {
-    Op::Deny(NodeId([node; 16]))
-}
-
 /// Returns the number of nodes that the store has on its deny list.
 fn denied(store: &StoreHost, world: &World, at: HostId) -> usize {
     match store.apply(&Op::Admission, world.wall(at).ms) {
         Ok(OpReply::Admission(lists)) => lists.denied.len(),
         other => panic!("{other:?}"),
     }
-}
-
-/// Returns the number of connections that were made so far.
-fn made(world: &World) -> usize {
-    world.log_lines().iter().filter(|line| line.contains("\"connected\"")).count()
 }
 
 fn is_about(limit: Duration, took: Duration) -> bool {

@@ -7,10 +7,6 @@ use super::*;
 
 type Answer = Result<OpReply, StoreError>;
 
-fn deny(node: u8) -> Op {
-    Op::Deny(NodeId([node; 16]))
-}
-
 /// Returns the nodes that are denied, by the answer to [`Op::Admission`].
 fn denied(answer: Answer) -> Result<Vec<u8>, StoreError> {
     answer.map(|reply| match reply {
