@@ -11,7 +11,7 @@
 //! 1. A reason has to stand for a while before the worker moves: what one reading shows may be old.
 //! 2. Only the domain with the most workers gives one away, and its workers take turns, so that one
 //!    moves at a time. One that cannot move lets its turn pass, and the next one has its own. When a
-//!    worker moves, the turns begin anew for those behind it.
+//!    worker comes or goes, the turns begin anew for all: each counts them by the same list.
 //! 3. A worker moves in the first half of its turn. The other half is for those that read the rows a
 //!    little earlier or later: a move shows to all before the next turn begins.
 //! 4. After a move the next one waits, twice as long each time: a master that takes nobody in
@@ -49,8 +49,8 @@ enum Reason {
     CutOff,
     /// Another master has two workers less, or more.
     Crowded {
-        /// Workers of the own master whose turns come before.
-        before: Vec<NodeId>,
+        /// All workers of the own master, in the order of their turns.
+        turns: Vec<NodeId>,
     },
 }
 
@@ -78,7 +78,7 @@ impl Moving {
         watch: &MasterWatch,
         registry: &Registry,
     ) -> Option<NodeId> {
-        let Some((reason, to)) = reason(me, master, watch, registry) else {
+        let Some((reason, to)) = reason(master, watch, registry) else {
             self.reason = None;
             return None;
         };
@@ -86,8 +86,7 @@ impl Moving {
             Some((known, since)) if *known == reason => *since,
             _ => now,
         };
-        let workers = registry.workers_of(&master).count();
-        let is_due = is_due(now.since(since), &reason, self.turn, workers);
+        let is_due = is_due(me, now.since(since), &reason, self.turn);
         self.reason = Some((reason, since));
         if !is_due || now < self.not_before {
             return None;
@@ -100,22 +99,18 @@ impl Moving {
     }
 }
 
-/// Returns whether a worker may move whose reason stands for so long. Its master has so many workers.
-fn is_due(stands_for: Duration, reason: &Reason, turn: Duration, workers: usize) -> bool {
+/// Returns whether this worker may move, whose reason stands for so long.
+fn is_due(me: NodeId, stands_for: Duration, reason: &Reason, turn: Duration) -> bool {
     let Some(passed) = stands_for.checked_sub(STANDS_FOR) else { return false };
-    let Reason::Crowded { before } = reason else { return true };
+    let Reason::Crowded { turns } = reason else { return true };
     let (passed, turn) = (passed.as_nanos(), turn.as_nanos());
-    let (turns, into) = (passed / turn, passed % turn);
-    turns % workers.max(1) as u128 == before.len() as u128 && into < turn / 2
+    let place = passed / turn % turns.len().max(1) as u128;
+    let has_turn = turns.iter().zip(0..).any(|(worker, at)| *worker == me && at == place);
+    has_turn && passed % turn < turn / 2
 }
 
 /// Returns the reason for a move now, if there is one, and the emptiest master that writes.
-fn reason(
-    me: NodeId,
-    master: NodeId,
-    watch: &MasterWatch,
-    registry: &Registry,
-) -> Option<(Reason, NodeId)> {
+fn reason(master: NodeId, watch: &MasterWatch, registry: &Registry) -> Option<(Reason, NodeId)> {
     let others = watch.rows().filter(|(row, is_in)| {
         *is_in && !row.draining && row.node != master && watch.is_fresh(&row.node)
     });
@@ -132,8 +127,9 @@ fn reason(
     if own < least + 2 || !is_fullest {
         return None;
     }
-    let before = registry.workers_of(&master).filter(|worker| **worker > me).copied().collect();
-    Some((Reason::Crowded { before }, to))
+    let mut turns: Vec<_> = registry.workers_of(&master).copied().collect();
+    turns.reverse();
+    Some((Reason::Crowded { turns }, to))
 }
 
 #[cfg(test)]
@@ -145,9 +141,9 @@ mod tests {
         for poll in [1, 5, 15] {
             let turn = turn(Duration::from_secs(poll));
             let (half, round) = (turn.as_secs() / 2, 4 * turn.as_secs());
+            let reason = Reason::Crowded { turns: (0..4).map(|n| NodeId([n; 16])).collect() };
             let due = |place: u8, second: u64| {
-                let before = (0..place).map(|n| NodeId([n; 16])).collect();
-                is_due(Duration::from_secs(second), &Reason::Crowded { before }, turn, 4)
+                is_due(NodeId([place; 16]), Duration::from_secs(second), &reason, turn)
             };
             for place in 0..4 {
                 let seconds: Vec<_> = (0..2 * round).filter(|second| due(place, *second)).collect();

@@ -22,11 +22,11 @@ fn leaves_at(worker: &mut Worker, from: u64, to: u64) -> Option<u64> {
     (from..=to).find(|second| !read_rows(worker, *second, *second, &[8, 9]).is_empty())
 }
 
-/// The worker with the next higher id has moved to master 8.
-fn first_moves(worker: &mut Worker, now: Mono, mut first: Member) {
-    first.fact.registration = Registration(2);
-    first.fact.master = member(8, Role::Master, 1, MemberState::In).fact.node;
-    worker.on_members(now, vec![first], &mut Vec::new());
+/// Another worker has moved to master 8.
+fn other_moves(worker: &mut Worker, now: Mono, mut other: Member) {
+    other.fact.registration = Registration(2);
+    other.fact.master = member(8, Role::Master, 1, MemberState::In).fact.node;
+    worker.on_members(now, vec![other], &mut Vec::new());
 }
 
 #[test]
@@ -41,12 +41,26 @@ fn worker_has_its_turn_when_those_before_it_do_not_move() {
 fn turns_begin_anew_behind_a_worker_that_moves() {
     let mut worker = crowded(1, 1);
     assert_eq!(leaves_at(&mut worker, 0, 14), None);
-    first_moves(&mut worker, at(14_500), others(1, 1).remove(1));
+    other_moves(&mut worker, at(14_500), others(1, 1).remove(1));
     assert_eq!(leaves_at(&mut worker, 15, 100), None, "two are no more than one and one");
     let mut worker = crowded(2, 1);
     assert_eq!(leaves_at(&mut worker, 0, 14), None);
-    first_moves(&mut worker, at(14_500), others(2, 1).remove(2));
+    other_moves(&mut worker, at(14_500), others(2, 1).remove(2));
     assert_eq!(leaves_at(&mut worker, 15, 100), Some(18), "it is the first of three now");
+}
+
+#[test]
+fn turns_begin_anew_for_all_when_one_between_them_moves() {
+    // The first of four could not read in its turn, the second one moves in its own.
+    let mut first = crowded(3, 0);
+    assert_eq!(leaves_at(&mut first, 0, 2), None);
+    assert_eq!(leaves_at(&mut first, 10, 15), None);
+    other_moves(&mut first, at(15_500), others(3, 0).remove(2));
+    let mut third = crowded(1, 2);
+    assert_eq!(leaves_at(&mut third, 0, 15), None);
+    other_moves(&mut third, at(15_500), others(1, 2).remove(1));
+    assert_eq!(leaves_at(&mut first, 16, 100), Some(19), "the first of three again");
+    assert_eq!(leaves_at(&mut third, 16, 100), Some(31), "the second of three now");
 }
 
 #[test]
