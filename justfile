@@ -13,7 +13,7 @@ build:
 run *flags:
     cargo run --release -- "$@"
 
-# Runs all tests, with every story over several seeds
+# Runs all tests, with every story
 test *flags:
     cargo test "$@"
 
