@@ -187,9 +187,15 @@ impl Registry {
 
     /// Iterates over the workers that are in and registered with a master, in the order of ids.
     pub fn workers_of(&self, master: &NodeId) -> impl Iterator<Item = &NodeId> {
+        self.facts_of_workers(master).map(|fact| &fact.node)
+    }
+
+    /// Iterates over the facts of the workers that are in and registered with a master, in the order
+    /// of ids.
+    pub fn facts_of_workers(&self, master: &NodeId) -> impl Iterator<Item = &Fact> {
         let of = |fact: &&Fact| fact.role == Role::Worker && fact.state == MemberState::In;
         let master = *master;
-        self.facts().filter(of).filter(move |fact| fact.master == master).map(|fact| &fact.node)
+        self.facts().filter(of).filter(move |fact| fact.master == master)
     }
 
     /// Returns the number of nodes.

@@ -51,6 +51,8 @@ impl Worker {
         let (domain, registration) = (welcome.domain, self.own.fact.registration);
         self.phase = Phase::Registered { addr: addr.clone(), domain, registration };
         self.registry.apply(now, self.own.clone());
+        self.moving.forget();
+        self.count_turns(now);
         self.gossip = Gossip::default();
         (self.digest_at, self.status_at) = (now, now);
         self.session_repair.hurry(now);
@@ -75,6 +77,13 @@ impl Worker {
         self.search.restart(now, addr, close);
         self.phase = Phase::Searching { next: now };
         out.push(Effect::FaultPoint(FaultPoint::WorkerMigrating));
+    }
+
+    /// Has the turns of moving go by the workers that its master has now.
+    pub(super) fn count_turns(&mut self, now: Mono) {
+        if let Some(domain) = self.domain() {
+            self.moving.on_members(now, &domain.master, &self.registry);
+        }
     }
 
     /// Begins to leave for another master, if there is a reason to.

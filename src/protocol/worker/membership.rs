@@ -56,6 +56,7 @@ impl Worker {
                 newer.push(member);
             }
         }
+        self.count_turns(now);
         if newer.is_empty() {
             return;
         }
@@ -94,6 +95,7 @@ impl Worker {
     /// Notes that the store could not be read. What it said of masters is forgotten in time.
     pub fn on_store_away(&mut self, now: Mono) {
         self.watch.on_store_away(now);
+        self.moving.forget();
         self.search.on_store(self.watch.rows());
     }
 }

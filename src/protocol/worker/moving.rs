@@ -4,23 +4,30 @@
 //!   own master's row stands still, another one's goes on  ──► move: it is cut from the store
 //!   own master has the most workers, another one two less ──► the worker moves whose turn it is:
 //!
-//!   0 s    3 s          9 s     15 s            21 s    27 s
-//!   stands │ highest id │ nobody │ second highest │ nobody │ ..   after the lowest id the highest again
+//!   0 s    3 s     9 s     15 s     21 s    27 s          since the list of workers changed
+//!   nobody │ first │ nobody │ second │ nobody │ ..        after the last one the first again
 //! ```
 //!
 //! 1. A reason has to stand for a while before the worker moves: what one reading shows may be old.
 //! 2. Only the domain with the most workers gives one away, and its workers take turns, so that one
-//!    moves at a time. One that cannot move lets its turn pass, and the next one has its own. When a
-//!    worker comes or goes, the turns begin anew for all: each counts them by the same list.
-//! 3. A worker moves in the first half of its turn. The other half is for those that read the rows a
-//!    little earlier or later: a move shows to all before the next turn begins.
-//! 4. After a move the next one waits, twice as long each time: a master that takes nobody in
+//!    moves at a time. One that cannot move lets its turn pass, and the next one has its own.
+//! 3. All workers of a domain count the turns by the same list, its registrations, and from the
+//!    moment at which it changed, which they learn within seconds of each other. What only one of
+//!    them sees, such as a store that does not answer it, shifts no turn.
+//! 4. A worker moves in the first half of its turn. The other half is for those that learnt of the
+//!    list or read the rows a little earlier or later: a move shows to all before the next turn begins.
+//! 5. The list decides who is first. So another one is when somebody comes back, and one that cannot
+//!    move is in nobody's way for long.
+//! 6. After a move the next one waits, twice as long each time: a master that takes nobody in
 //!    costs its neighbours little.
 
 use std::time::Duration;
 
 use crate::{
-    model::{ids::NodeId, time::Mono},
+    model::{
+        ids::{NodeId, Registration},
+        time::Mono,
+    },
     protocol::{master_watch::MasterWatch, registry::Registry},
 };
 
@@ -43,21 +50,52 @@ pub fn turn(poll_interval: Duration) -> Duration {
 }
 
 /// Reason for a move.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
     /// The own master does not write to the store, and another one does.
     CutOff,
     /// Another master has two workers less, or more.
-    Crowded {
-        /// All workers of the own master, in the order of their turns.
-        turns: Vec<NodeId>,
-    },
+    Crowded,
+}
+
+/// Turns of the workers of one master.
+#[derive(Clone, Debug, Default)]
+struct Turns {
+    /// Workers with their registrations, the first turn first.
+    workers: Vec<(NodeId, Registration)>,
+    /// Time from which they are those.
+    since: Mono,
+}
+
+impl Turns {
+    /// Takes the workers of the own master as they are now.
+    fn on_members(&mut self, now: Mono, master: &NodeId, registry: &Registry) {
+        let facts = registry.facts_of_workers(master);
+        let mut workers: Vec<_> = facts.map(|fact| (fact.node, fact.registration)).collect();
+        workers.reverse();
+        let sum = workers.iter().fold(0_u64, |sum, (_, number)| sum.wrapping_add(number.0));
+        let first = usize::try_from(sum % workers.len().max(1) as u64).unwrap_or_default();
+        workers.rotate_left(first);
+        if workers != self.workers {
+            *self = Self { workers, since: now };
+        }
+    }
+
+    /// Returns whether it is the first half of this worker's turn.
+    fn is_due(&self, now: Mono, me: NodeId, turn: Duration) -> bool {
+        let Some(passed) = now.since(self.since).checked_sub(STANDS_FOR) else { return false };
+        let (passed, turn) = (passed.as_nanos(), turn.as_nanos());
+        let place = passed / turn % self.workers.len().max(1) as u128;
+        let mut places = self.workers.iter().zip(0..);
+        places.any(|((worker, _), at)| *worker == me && at == place) && passed % turn < turn / 2
+    }
 }
 
 /// Decision whether, when and where to move.
 #[derive(Clone, Debug)]
 pub(super) struct Moving {
     turn: Duration,
+    turns: Turns,
     reason: Option<(Reason, Mono)>,
     not_before: Mono,
     rest: Duration,
@@ -67,7 +105,17 @@ impl Moving {
     /// Creates the decision of a worker that reads the masters' rows at this interval.
     pub(super) fn new(poll_interval: Duration) -> Self {
         let (turn, rest) = (turn(poll_interval), Duration::ZERO);
-        Self { turn, reason: None, not_before: Mono::ZERO, rest }
+        Self { turn, turns: Turns::default(), reason: None, not_before: Mono::ZERO, rest }
+    }
+
+    /// Takes the directory after a change, while the worker is registered with this master.
+    pub(super) fn on_members(&mut self, now: Mono, master: &NodeId, registry: &Registry) {
+        self.turns.on_members(now, master, registry);
+    }
+
+    /// Forgets the reason: the worker registered, or could not read the rows.
+    pub(super) const fn forget(&mut self) {
+        self.reason = None;
     }
 
     /// Returns the master to move to, by a fresh reading of the masters' rows. Call it after each.
@@ -82,31 +130,20 @@ impl Moving {
             self.reason = None;
             return None;
         };
-        let since = match &self.reason {
-            Some((known, since)) if *known == reason => *since,
+        let since = match self.reason {
+            Some((known, since)) if known == reason => since,
             _ => now,
         };
-        let is_due = is_due(me, now.since(since), &reason, self.turn);
         self.reason = Some((reason, since));
-        if !is_due || now < self.not_before {
+        let has_turn = reason == Reason::CutOff || self.turns.is_due(now, me, self.turn);
+        if !has_turn || now.since(since) < STANDS_FOR || now < self.not_before {
             return None;
         }
         let is_calm = now.since(self.not_before) >= CALM_AFTER;
         self.rest = if is_calm { REST_MIN } else { (self.rest * 2).clamp(REST_MIN, REST_MAX) };
         self.not_before = now + self.rest;
-        self.reason = None;
         Some(to)
     }
-}
-
-/// Returns whether this worker may move, whose reason stands for so long.
-fn is_due(me: NodeId, stands_for: Duration, reason: &Reason, turn: Duration) -> bool {
-    let Some(passed) = stands_for.checked_sub(STANDS_FOR) else { return false };
-    let Reason::Crowded { turns } = reason else { return true };
-    let (passed, turn) = (passed.as_nanos(), turn.as_nanos());
-    let place = passed / turn % turns.len().max(1) as u128;
-    let has_turn = turns.iter().zip(0..).any(|(worker, at)| *worker == me && at == place);
-    has_turn && passed % turn < turn / 2
 }
 
 /// Returns the reason for a move now, if there is one, and the emptiest master that writes.
@@ -127,9 +164,7 @@ fn reason(master: NodeId, watch: &MasterWatch, registry: &Registry) -> Option<(R
     if own < least + 2 || !is_fullest {
         return None;
     }
-    let mut turns: Vec<_> = registry.workers_of(&master).copied().collect();
-    turns.reverse();
-    Some((Reason::Crowded { turns }, to))
+    Some((Reason::Crowded, to))
 }
 
 #[cfg(test)]
@@ -141,9 +176,10 @@ mod tests {
         for poll in [1, 5, 15] {
             let turn = turn(Duration::from_secs(poll));
             let (half, round) = (turn.as_secs() / 2, 4 * turn.as_secs());
-            let reason = Reason::Crowded { turns: (0..4).map(|n| NodeId([n; 16])).collect() };
+            let workers = (0..4).map(|n| (NodeId([n; 16]), Registration(1))).collect();
+            let turns = Turns { workers, since: Mono::ZERO };
             let due = |place: u8, second: u64| {
-                is_due(NodeId([place; 16]), Duration::from_secs(second), &reason, turn)
+                turns.is_due(Mono::ZERO + Duration::from_secs(second), NodeId([place; 16]), turn)
             };
             for place in 0..4 {
                 let seconds: Vec<_> = (0..2 * round).filter(|second| due(place, *second)).collect();

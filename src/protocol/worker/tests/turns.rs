@@ -38,7 +38,7 @@ fn worker_has_its_turn_when_those_before_it_do_not_move() {
 }
 
 #[test]
-fn turns_begin_anew_behind_a_worker_that_moves() {
+fn turns_begin_again_behind_a_worker_that_moves() {
     let mut worker = crowded(1, 1);
     assert_eq!(leaves_at(&mut worker, 0, 14), None);
     other_moves(&mut worker, at(14_500), others(1, 1).remove(1));
@@ -50,7 +50,7 @@ fn turns_begin_anew_behind_a_worker_that_moves() {
 }
 
 #[test]
-fn turns_begin_anew_for_all_when_one_between_them_moves() {
+fn turns_begin_again_for_all_when_one_between_them_moves() {
     // The first of four could not read in its turn, the second one moves in its own.
     let mut first = crowded(3, 0);
     assert_eq!(leaves_at(&mut first, 0, 2), None);
@@ -61,6 +61,36 @@ fn turns_begin_anew_for_all_when_one_between_them_moves() {
     other_moves(&mut third, at(15_500), others(1, 2).remove(1));
     assert_eq!(leaves_at(&mut first, 16, 100), Some(19), "the first of three again");
     assert_eq!(leaves_at(&mut third, 16, 100), Some(31), "the second of three now");
+}
+
+#[test]
+fn turns_count_from_the_change_of_the_list_whenever_it_was_read() {
+    let mut late = crowded(2, 1);
+    assert_eq!(leaves_at(&mut late, 12, 60), Some(15), "its turn is that of the others' count");
+    let mut away = crowded(2, 1);
+    assert_eq!(leaves_at(&mut away, 0, 8), None);
+    away.on_store_away(at(9_000));
+    assert_eq!(leaves_at(&mut away, 14, 60), Some(17), "the reason has to stand again, no more");
+}
+
+#[test]
+fn master_that_seems_to_stand_still_for_a_while_shifts_no_turn() {
+    let mut worker = crowded(2, 1);
+    assert_eq!(leaves_at(&mut worker, 0, 9), None);
+    for second in 10..14 {
+        assert_eq!(read_rows(&mut worker, second, second, &[9]), []);
+    }
+    assert_eq!(leaves_at(&mut worker, 14, 60), Some(17));
+}
+
+#[test]
+fn worker_that_comes_back_begins_the_turns_again_with_another_one() {
+    let mut worker = crowded(2, 1);
+    assert_eq!(leaves_at(&mut worker, 0, 14), None);
+    let mut back = others(2, 1).remove(0);
+    back.fact.registration = Registration(2);
+    worker.on_members(at(14_500), vec![back], &mut Vec::new());
+    assert_eq!(leaves_at(&mut worker, 15, 60), Some(18), "it is the first of four now");
 }
 
 #[test]
