@@ -162,5 +162,9 @@ if (asked.short) {
   await suite("looks", looks.checks);
 }
 
+if (passed + failed === 0) {
+  failed += 1;
+  console.log(`FAIL  no check has ${JSON.stringify(asked.filter)} in its name`);
+}
 console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);

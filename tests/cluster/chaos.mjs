@@ -11,6 +11,7 @@ const PAUSE_MS = [1_500, 4_000];
 const DATABASE_DEAD_MS = [0, 3_000];
 // What faults of nodes are in the words of stories. A store that takes no writes stands still for whoever writes.
 const KINDS = { "kill -9": "exit", SIGTERM: "stop", SIGSTOP: "pause" };
+const ACTIONS = 4;
 const RESTART_LIMIT_MS = 40_000;
 // Time after which what a fault has done is known to everybody who can tell: two heartbeats.
 const TOLD_MS = 1_000;
@@ -42,7 +43,7 @@ export class Chaos {
     return Math.round(least + this.draw() * (most - least));
   }
 
-  // Each action once in random order, then again: a short run sees all of them.
+  // Each action once in random order, then again.
   next() {
     if (this.bag.length === 0) {
       this.bag = ["kill -9", "SIGSTOP", "SIGTERM", this.postgres ? "kill -9 of the database" : "held store lock"];
@@ -92,8 +93,9 @@ export class Chaos {
   }
 
   // Goes on with faults until that time; `say` is told of each when it is over and all is whole.
+  // Each action has its turn even if that takes longer.
   async run(ends, say) {
-    while (Date.now() < ends) {
+    while (Date.now() < ends || this.faults.length < ACTIONS) {
       const { action, node, stop_ms, dead_ms, pause_ms } = this.next();
       const fault = { action, node: node.name, from: Date.now(), loses_ms: this.loses_ms[node.role] };
       this.faults.push(fault);

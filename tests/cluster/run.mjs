@@ -319,7 +319,7 @@ try {
   });
 
   await during(`${SIZES.streams} streams move from a master that is stopped`, LEASE_MS, async () => {
-    if (!streams) return;
+    if (!streams) throw new Error("there are no streams: the phase before opens them");
     const stopped = Date.now();
     const over = note("stop", cluster.masters[1].name);
     cluster.kill(cluster.masters[1], "SIGTERM");
@@ -363,6 +363,7 @@ await sleep(3000);
 await check();
 // It takes seconds, in which nothing that comes is read: nobody may write or read any more.
 weigh_chaos();
+if (faults.length === 0) fail(`no phase has ${JSON.stringify(asked.filter)} in its name`);
 for (const reader of readers) reader.stop();
 streams?.stop();
 status.stop();

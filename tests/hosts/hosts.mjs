@@ -87,8 +87,9 @@ export class Host {
     await this.run(`mkdir -p /var/tmp/chatchat-new && cp ${paths(bin)} /var/tmp/chatchat-new/`);
   }
 
-  // Whether each process of ours runs the program that is installed now.
+  // Whether each program that was brought is the one that is installed now, and each process of ours runs that.
   async runs_what_is_installed() {
+    for (const name of PROGRAMS) await this.run(`cmp /var/tmp/chatchat-new/${name} /usr/local/bin/${name}`);
     const old = await this.run("readlink /proc/[0-9]*/exe | grep '/chatchat-.*(deleted)' || true");
     return old.trim() === "";
   }
@@ -169,6 +170,9 @@ export function why_not() {
   if (!has_postgres()) return { why: "there is no PostgreSQL in /usr/lib/postgresql", mendable: true };
   const [net, dir] = ["chatchat-probe", mkdtempSync(join(tmpdir(), "chatchat-probe-"))];
   const overlay = `mkdir ${dir}/up ${dir}/work && mount -t overlay overlay -o lowerdir=/etc,upperdir=${dir}/up,workdir=${dir}/work /etc`;
+  // Left by a run that was killed.
+  for (const link of ["chat-probe", net]) quietly("ip", "link", "del", link);
+  quietly("ip", "netns", "del", net);
   try {
     root("ip", "netns", "add", net);
     root("ip", "link", "add", net, "type", "bridge");

@@ -77,8 +77,10 @@ const phases = [];
 
 // The blocks of one step of the guide, on one host.
 const step = async (name, host, run = (script) => host.paste(script)) => {
+  const of_step = blocks.filter(({ on }) => on.includes(name));
+  if (of_step.length === 0) throw new Error(`the guide has no block \`${name}\``);
   let out = "";
-  for (const block of blocks.filter(({ on }) => on.includes(name))) out += await run(block.script);
+  for (const block of of_step) out += await run(block.script);
   return out;
 };
 
@@ -392,5 +394,6 @@ if (failures) for (const host of hosts) console.log(`\n${host.name}:\n${await ho
 await clean_up();
 if (phases.length > 0) console.log(`\n${table_of(phases)}\n`);
 for (const line of report) console.log(line);
+if (asked.filter && phases.length === 0) fail(`no phase has ${JSON.stringify(asked.filter)} in its name`);
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chatchat::env::real::TempDir;
+use chatchat::{env::real::TempDir, testing::skip::skip};
 
 use crate::harness::{Cluster, WAIT, chatctl_with_state, signal};
 
@@ -33,8 +33,10 @@ fn curl(cert: &Path, url: &str) -> Option<String> {
         .output();
     match asked {
         Ok(out) => Some(String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()),
-        Err(_) if env::var_os("CHATCHAT_REQUIRE_ALL").is_none() => None,
-        Err(why) => panic!("curl is needed: {why}"),
+        Err(why) => {
+            skip(&format!("there is no curl: {why}"));
+            None
+        }
     }
 }
 

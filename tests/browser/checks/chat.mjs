@@ -79,9 +79,15 @@ export const checks = [
       const ada = await (await Person.at(browser, cluster.url(cluster.masters[0]), wrong)).join("Ada");
       const ben = await (await Person.at(browser, cluster.url(cluster.masters[1]), wrong)).join("Ben");
       await ben.seesPerson(ada.name);
+      const cookies = await ada.page.context().cookies();
+      const headers = { Cookie: cookies.map(({ name, value }) => `${name}=${value}`).join("; ") };
+      const session = async () =>
+        (await fetch(`${cluster.url(cluster.masters[0])}/api/v1/session`, { headers })).status;
+      assert.equal(await session(), 200);
       await ada.page.click("#leave");
       await ada.page.waitForSelector("#join-form:not([hidden])");
       await until("Ada gone", async () => !(await ben.people()).includes(ada.name), 20_000);
+      assert.equal(await session(), 401);
     },
   ],
 ];
