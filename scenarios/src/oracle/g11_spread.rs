@@ -217,8 +217,8 @@ fn rested(evidence: &Evidence<'_>, worker: Place, at: Duration) -> Duration {
     *last + rest
 }
 
-/// Judges whether two workers left a master together in a quiet time: the reason of the second one
-/// begins to stand only after the first one left.
+/// Judges whether two workers left a master together in a quiet time: when one leaves, the others
+/// count their turns from then, and nobody's begins before [`STANDS_FOR`] has passed.
 fn together(moves: &[Move<'_>], (from, until): (Duration, Duration)) -> Option<Violation> {
     let mut quiet = moves.iter().filter(|it| it.left.at >= from && it.left.at < until);
     let mut before: Vec<&Move<'_>> = Vec::new();
