@@ -1,7 +1,7 @@
 //! Front ends with a certificate.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read, Write},
     net::TcpStream,
     os::unix::fs::PermissionsExt,
