@@ -11,7 +11,6 @@ const PAUSE_MS = [1_500, 4_000];
 const DATABASE_DEAD_MS = [0, 3_000];
 // What faults of nodes are in the words of stories. A store that takes no writes stands still for whoever writes.
 const KINDS = { "kill -9": "exit", SIGTERM: "stop", SIGSTOP: "pause" };
-const ACTIONS = 4;
 const RESTART_LIMIT_MS = 40_000;
 // Time after which what a fault has done is known to everybody who can tell: two heartbeats.
 const TOLD_MS = 1_000;
@@ -33,6 +32,7 @@ export class Chaos {
   // node of a fault before it begins, and returns what notes its end.
   constructor({ cluster, seed, loses_ms, hold, postgres, note }) {
     Object.assign(this, { cluster, loses_ms, hold, postgres, note, draw: drawn_from(seed), faults: [], bag: [] });
+    this.actions = ["kill -9", "SIGSTOP", "SIGTERM", postgres ? "kill -9 of the database" : "held store lock"];
   }
 
   pick(list) {
@@ -46,7 +46,7 @@ export class Chaos {
   // Each action once in random order, then again.
   next() {
     if (this.bag.length === 0) {
-      this.bag = ["kill -9", "SIGSTOP", "SIGTERM", this.postgres ? "kill -9 of the database" : "held store lock"];
+      this.bag = [...this.actions];
       for (let last = this.bag.length - 1; last > 0; last -= 1) {
         const other = Math.floor(this.draw() * (last + 1));
         [this.bag[last], this.bag[other]] = [this.bag[other], this.bag[last]];
@@ -95,7 +95,7 @@ export class Chaos {
   // Goes on with faults until that time; `say` is told of each when it is over and all is whole.
   // Each action has its turn even if that takes longer.
   async run(ends, say) {
-    while (Date.now() < ends || this.faults.length < ACTIONS) {
+    while (Date.now() < ends || this.faults.length < this.actions.length) {
       const { action, node, stop_ms, dead_ms, pause_ms } = this.next();
       const fault = { action, node: node.name, from: Date.now(), loses_ms: this.loses_ms[node.role] };
       this.faults.push(fault);

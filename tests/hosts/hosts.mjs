@@ -170,9 +170,12 @@ export function why_not() {
   if (!has_postgres()) return { why: "there is no PostgreSQL in /usr/lib/postgresql", mendable: true };
   const [net, dir] = ["chatchat-probe", mkdtempSync(join(tmpdir(), "chatchat-probe-"))];
   const overlay = `mkdir ${dir}/up ${dir}/work && mount -t overlay overlay -o lowerdir=/etc,upperdir=${dir}/up,workdir=${dir}/work /etc`;
+  const clear = () => {
+    for (const link of ["chat-probe", net]) quietly("ip", "link", "del", link);
+    quietly("ip", "netns", "del", net);
+  };
   // Left by a run that was killed.
-  for (const link of ["chat-probe", net]) quietly("ip", "link", "del", link);
-  quietly("ip", "netns", "del", net);
+  clear();
   try {
     root("ip", "netns", "add", net);
     root("ip", "link", "add", net, "type", "bridge");
@@ -182,8 +185,7 @@ export function why_not() {
   } catch (error) {
     return { why: String(error.stderr ?? error.message).trim() || error.message, mendable: false };
   } finally {
-    for (const link of ["chat-probe", net]) quietly("ip", "link", "del", link);
-    quietly("ip", "netns", "del", net);
+    clear();
     rmSync(dir, { recursive: true, force: true });
   }
 }

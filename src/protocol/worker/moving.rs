@@ -73,7 +73,7 @@ impl Turns {
         let facts = registry.facts_of_workers(master);
         let mut workers: Vec<_> = facts.map(|fact| (fact.node, fact.registration)).collect();
         workers.reverse();
-        let sum = workers.iter().fold(0_u64, |sum, (_, number)| sum.wrapping_add(number.0));
+        let sum = workers.iter().map(|(_, number)| number.0).fold(0, u64::wrapping_add);
         let first = usize::try_from(sum % workers.len().max(1) as u64).unwrap_or_default();
         workers.rotate_left(first);
         if workers != self.workers {
@@ -86,8 +86,8 @@ impl Turns {
         let Some(passed) = now.since(self.since).checked_sub(STANDS_FOR) else { return false };
         let (passed, turn) = (passed.as_nanos(), turn.as_nanos());
         let place = passed / turn % self.workers.len().max(1) as u128;
-        let mut places = self.workers.iter().zip(0..);
-        places.any(|((worker, _), at)| *worker == me && at == place) && passed % turn < turn / 2
+        let mine = self.workers.iter().position(|(worker, _)| *worker == me);
+        mine.is_some_and(|mine| mine as u128 == place) && passed % turn < turn / 2
     }
 }
 

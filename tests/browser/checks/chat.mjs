@@ -79,7 +79,7 @@ export const checks = [
       const ada = await (await Person.at(browser, cluster.url(cluster.masters[0]), wrong)).join("Ada");
       const ben = await (await Person.at(browser, cluster.url(cluster.masters[1]), wrong)).join("Ben");
       await ben.seesPerson(ada.name);
-      const cookies = await ada.page.context().cookies();
+      const cookies = await ada.context.cookies();
       const headers = { Cookie: cookies.map(({ name, value }) => `${name}=${value}`).join("; ") };
       const session = async () =>
         (await fetch(`${cluster.url(cluster.masters[0])}/api/v1/session`, { headers })).status;
