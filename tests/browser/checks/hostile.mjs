@@ -118,7 +118,9 @@ export const checks = [
         assert.equal(await send(new URL(page.url()).origin), 403);
         await ada.say("by Ada");
         await ada.sees("by Ada");
-        assert.deepEqual((await ada.posts()).map(({ text }) => text), ["by Ada"]);
+        // The board keeps what the checks before this one wrote.
+        const written = (await ada.posts()).map(({ text }) => text);
+        assert.deepEqual(written.filter((text) => /^by (Eve|Ada)$/.test(text)), ["by Ada"]);
         assert.equal(await send(north), 201, "it was the origin alone that was wrong");
       } finally {
         evil.closeAllConnections();
