@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Op, refused, rollback::ends_early};
+use super::{Op, own_ends::ends_early, refused};
 use crate::model::{
     absence::AwayReason,
     ids::{BoardName, NodeId, Seq, Token},

@@ -6,15 +6,25 @@
 //!    the newer store. So a mark is *confirmed* only by a node that read the boards and lacked nothing in them.
 //! 3. When a node finds that the store lacks something, what was seen since the last confirmed mark may be
 //!    of a copy, and counts for nothing. The newer store is then taken back, though its clock is behind.
-//! 4. Nodes read the boards in each poll, so the confirmed mark is one poll old at most, also at a node that
+//! 4. A new connection may be to an older copy, and the first operation on it be any. So a store that ends
+//!    before what a node has is given up before it is used, whatever its clock says.
+//! 5. Nodes read the boards in each poll, so the confirmed mark is one poll old at most, also at a node that
 //!    never writes. A program that never confirms, such as `chatctl`, goes by the newest mark alone.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::refused;
-use crate::model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError};
+use super::{
+    OwnEnds,
+    own_ends::{OwnEndsOfAll, lack},
+    refused,
+};
+use crate::model::{
+    absence::AwayReason,
+    ids::StoreEpoch,
+    rows::{Boards, StoreError},
+};
 
 /// Parameters of a new store: the two numbers that it keeps for good, and the time of its creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +74,29 @@ pub struct Seen {
     expected: Expected,
     kind: &'static str,
     marks: Mutex<Option<Marks>>,
+    ends: OwnEndsOfAll,
+}
+
+/// Knowledge of the store from before a connection to it was made.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    mark: Option<Mark>,
+    confirmed: Option<Mark>,
+    ends: Vec<Arc<Boards>>,
+}
+
+impl Before {
+    /// Returns the newest mark; none if no store was seen.
+    #[must_use]
+    pub const fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Whether a store that ends anywhere may be the one that was there.
+    #[must_use]
+    pub fn fits_any_ends(&self) -> bool {
+        self.ends.iter().all(|own| own.boards.is_empty())
+    }
 }
 
 /// Marks of the store that was seen.
@@ -81,13 +114,18 @@ impl Marks {
         let confirmed = Mark { cluster: first.cluster, epoch: StoreEpoch(0), clock_ms: 0 };
         Self { newest: first, confirmed, is_in_doubt: false }
     }
+
+    const fn doubt(&mut self) {
+        self.newest = self.confirmed;
+        self.is_in_doubt = true;
+    }
 }
 
 impl Seen {
     /// Returns a memory that has seen nothing. `kind` names what holds the store, such as `file`.
     #[must_use]
     pub fn new(expected: Expected, kind: &'static str) -> Self {
-        Self { expected, kind, marks: Mutex::new(None) }
+        Self { expected, kind, marks: Mutex::new(None), ends: OwnEndsOfAll::default() }
     }
 
     fn marks(&self) -> MutexGuard<'_, Option<Marks>> {
@@ -100,6 +138,22 @@ impl Seen {
         self.marks().map(|marks| marks.newest)
     }
 
+    /// Compares new connections with what a node has from now on.
+    pub fn compare(&self, ends: &OwnEnds) {
+        self.ends.add(ends);
+    }
+
+    /// Returns what a connection that is made from now on is to be compared with.
+    #[must_use]
+    pub fn before(&self) -> Before {
+        let marks = *self.marks();
+        Before {
+            mark: marks.map(|marks| marks.newest),
+            confirmed: marks.map(|marks| marks.confirmed),
+            ends: self.ends.get(),
+        }
+    }
+
     pub(super) fn may_create(&self) -> bool {
         self.expected == Expected::AnyOrNew && self.newest().is_none()
     }
@@ -110,10 +164,42 @@ impl Seen {
     /// [`StoreError::Away`] when it is of another store than was seen, or older;
     /// [`StoreError::Refused`] when nothing was seen and it is of another cluster than expected.
     pub fn check(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
+        self.check_mark(before, now)?;
+        self.raise(now);
+        Ok(())
+    }
+
+    /// Compares the mark and the boards of a new connection with what was known before it was made, and
+    /// keeps the mark. `boards` are read after the mark.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; [`StoreError::Away`] as well when the store lacks what a node has, as after
+    /// [`Self::doubt`].
+    pub fn check_new(&self, before: &Before, now: Mark, boards: &Boards) -> Result<(), StoreError> {
+        self.check_mark(before.mark, now)?;
+        if let Some(why) = before.ends.iter().find_map(|own| lack(own, boards)) {
+            self.doubt_copy(before, now);
+            return Err(StoreError::away(AwayReason::RolledBack, why));
+        }
+        self.raise(now);
+        Ok(())
+    }
+
+    /// Doubts what was seen, as [`Self::doubt`] does, unless it was confirmed since `before`. The cluster of
+    /// the copy counts as seen.
+    fn doubt_copy(&self, before: &Before, copy: Mark) {
+        match &mut *self.marks() {
+            Some(marks) if before.confirmed.is_some_and(|before| before != marks.confirmed) => {}
+            Some(marks) => marks.doubt(),
+            none @ None => none.insert(Marks::new(copy)).doubt(),
+        }
+    }
+
+    fn check_mark(&self, before: Option<Mark>, now: Mark) -> Result<(), StoreError> {
         match (before, self.expected) {
             (Some(before), _) if before.cluster != now.cluster => {
                 let why = format!("it is that of another cluster now, {}", short(now.cluster));
-                return Err(StoreError::away(AwayReason::Replaced, why));
+                Err(StoreError::away(AwayReason::Replaced, why))
             }
             (Some(before), _) if (now.epoch, now.clock_ms) < (before.epoch, before.clock_ms) => {
                 let why = format!(
@@ -123,20 +209,16 @@ impl Seen {
                     before.epoch,
                     self.kind
                 );
-                return Err(StoreError::away(AwayReason::RolledBack, why));
+                Err(StoreError::away(AwayReason::RolledBack, why))
             }
-            (None, Expected::Cluster(ours)) if ours != now.cluster => {
-                return Err(refused(format!(
-                    "it is the store of cluster {}, and this node belongs to {}; name its own \
+            (None, Expected::Cluster(ours)) if ours != now.cluster => Err(refused(format!(
+                "it is the store of cluster {}, and this node belongs to {}; name its own \
                      with --store, or give the node a new --data-dir",
-                    short(now.cluster),
-                    short(ours)
-                )));
-            }
-            _ => {}
+                short(now.cluster),
+                short(ours)
+            ))),
+            _ => Ok(()),
         }
-        self.raise(now);
-        Ok(())
     }
 
     /// Keeps a mark of the store, unless a newer one was seen, or what is there may be an older copy.
@@ -163,8 +245,7 @@ impl Seen {
     /// has of it. The cluster stays known, so no other store is taken and none is made.
     pub fn doubt(&self) {
         if let Some(marks) = &mut *self.marks() {
-            marks.newest = marks.confirmed;
-            marks.is_in_doubt = true;
+            marks.doubt();
         }
     }
 
@@ -193,6 +274,7 @@ fn short(cluster: [u8; 16]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::ids::Seq;
 
     fn mark(cluster: u8, epoch: u64, clock_ms: u64) -> Mark {
         Mark { cluster: [cluster; 16], epoch: StoreEpoch(epoch), clock_ms }
@@ -290,5 +372,55 @@ mod tests {
             assert_eq!(check(mark(2, 5, 400)), Err(Some(AwayReason::Replaced)));
             assert_eq!(check(mark(1, 5, 200)), Ok(()), "it may be the newer store");
         }
+    }
+
+    fn boards(epoch: u64, lobby: u64) -> Boards {
+        let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
+        Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
+    }
+
+    #[test]
+    fn first_connection_to_a_copy_makes_its_cluster_known() {
+        let (seen, ends) = (Seen::new(Expected::AnyOrNew, "file"), OwnEnds::default());
+        seen.compare(&ends);
+        ends.set(boards(5, 4));
+        let check = |now, boards| {
+            let checked = seen.check_new(&seen.before(), now, &boards);
+            checked.map_err(|error| error.away_reason())
+        };
+        assert_eq!(check(mark(1, 5, 200), boards(5, 3)), Err(Some(AwayReason::RolledBack)));
+        assert!(!seen.may_create());
+        assert_eq!(check(mark(2, 5, 300), boards(5, 4)), Err(Some(AwayReason::Replaced)));
+        assert_eq!(check(mark(1, 5, 100), boards(5, 4)), Ok(()), "it may be the newer store");
+    }
+
+    #[test]
+    fn new_connection_to_a_store_that_lacks_what_a_node_has_is_given_up_whatever_its_clock_says() {
+        let seen = Seen::new(Expected::AnyOrNew, "file");
+        let (one, other) = (OwnEnds::default(), OwnEnds::default());
+        seen.compare(&one);
+        seen.compare(&other);
+        assert!(seen.before().fits_any_ends());
+        let check = |now, boards| {
+            let checked = seen.check_new(&seen.before(), now, &boards);
+            checked.map_err(|error| error.away_reason())
+        };
+        assert_eq!(check(mark(1, 5, 100), boards(5, 3)), Ok(()));
+        seen.confirm(StoreEpoch(5), 100);
+        other.set(boards(5, 4));
+        assert!(!seen.before().fits_any_ends());
+        assert_eq!(check(mark(1, 5, 200), boards(5, 3)), Err(Some(AwayReason::RolledBack)));
+        assert_eq!(seen.newest(), Some(mark(1, 5, 100)), "the copy's clock counts for nothing");
+        assert_eq!(check(mark(1, 5, 110), boards(5, 4)), Ok(()), "the newer one");
+        let (late, copy) = (seen.before(), boards(5, 3));
+        seen.confirm(StoreEpoch(5), 120);
+        seen.raise(mark(1, 5, 130));
+        assert!(seen.check_new(&late, mark(1, 5, 140), &copy).is_err());
+        assert_eq!(seen.newest(), Some(mark(1, 5, 130)), "confirmed since");
+        assert_eq!(check(mark(1, 6, 10), boards(6, 1)), Ok(()), "a new epoch begins with a backup");
+        let earlier = seen.before();
+        one.set(boards(6, 2));
+        let checked = seen.check_new(&earlier, mark(1, 6, 10), &boards(6, 1));
+        assert_eq!(checked, Ok(()), "what came since the connection was begun is no evidence");
     }
 }

@@ -19,6 +19,7 @@
 mod batch;
 #[cfg(feature = "net")]
 mod bounds;
+pub mod closings;
 #[cfg(feature = "net")]
 pub mod history;
 #[cfg(feature = "net")]
@@ -26,6 +27,7 @@ mod job;
 mod login;
 pub mod new_ends;
 mod op;
+pub mod own_ends;
 #[cfg(feature = "net")]
 pub mod postgres;
 pub mod rollback;
@@ -38,7 +40,7 @@ mod term;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub use self::{login::LoginSlot, new_ends::NewEnds, op::*};
+pub use self::{login::LoginSlot, new_ends::NewEnds, op::*, own_ends::OwnEnds};
 
 use crate::{
     env::BoxFuture,
@@ -66,6 +68,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Adds to `ends`, until their reader drops them, where others write posts or make boards. Only a
     /// hint that it is time to read; a backend that hears of nothing ignores it.
     fn follow(&self, ends: NewEnds) {
+        drop(ends);
+    }
+
+    /// Compares each new connection to the store with what a node has of it from now on: a store that ends
+    /// before that is [away](StoreError::Away). A backend that is always on the same store ignores it.
+    fn compare(&self, ends: OwnEnds) {
         drop(ends);
     }
 
@@ -143,6 +151,11 @@ impl Store {
     /// Has the backend add to `ends` what it hears of.
     pub fn follow(&self, ends: NewEnds) {
         self.0.follow(ends);
+    }
+
+    /// Has the backend compare new connections with what a node has.
+    pub fn compare(&self, ends: OwnEnds) {
+        self.0.compare(ends);
     }
 
     /// Tells the backend that a read of the boards lacked nothing that the node had.

@@ -10,83 +10,29 @@
 //! 3. Of two reads, the one that began later decides: an answer from before the roll-back may come
 //!    after one from behind it. The backend is told what was decided, and keeps by it what it compares new
 //!    connections with (`history.rs`).
-//! 4. A write may reach an older copy before any read does. It carries what the node knows of its board, and
-//!    a store that ends before that writes nothing. Writes of sessions, read marks and cancels carry nothing:
-//!    only a read tells that their store is older.
+//! 4. Any operation may reach an older copy before a read of the boards does. So the backend compares each new
+//!    connection with what the node has, too, and a write carries what the node knows of its board meanwhile.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Backend, NewEnds, Op, OpReply, Store};
+use super::{Backend, NewEnds, Op, OpReply, OwnEnds, Store, own_ends::lack};
 use crate::{
     env::BoxFuture,
     model::{
         absence::AwayReason,
-        ids::{BoardName, Resource, Seq, StoreEpoch},
+        ids::{Resource, StoreEpoch},
         message::Task,
         outcome::TaskResult,
         read_order::{ReadNumber, ReadOrder},
-        rows::{Boards, Permission, StoreError},
-        update::Update,
+        rows::{Permission, StoreError},
     },
 };
-
-/// Ends of the boards as this node has them. Cheap to clone; all clones are one.
-#[derive(Clone, Debug, Default)]
-pub struct OwnEnds(Arc<Mutex<Arc<Boards>>>);
-
-impl OwnEnds {
-    /// Replaces what the node has by what it has now. In one epoch no board ends earlier than before.
-    pub fn set(&self, mut boards: Boards) {
-        let mut ends = self.lock();
-        if ends.epoch == boards.epoch {
-            for (board, last) in &ends.boards {
-                boards.raise(board, *last);
-            }
-        }
-        *ends = Arc::new(boards);
-    }
-
-    /// Notes a post that was committed in an epoch.
-    fn raise(&self, epoch: StoreEpoch, board: &BoardName, seq: Seq) {
-        let mut ends = self.lock();
-        if ends.epoch == epoch && ends.last(board) < Some(seq) {
-            Arc::make_mut(&mut ends).raise(board, seq);
-        }
-    }
-
-    /// Notes the posts of an update, which were committed.
-    pub fn note(&self, update: &Update) {
-        if let Update::Posts { epoch, board, posts, .. } = update
-            && let Some(last) = posts.last()
-        {
-            self.raise(*epoch, board, last.seq);
-        }
-    }
-
-    /// Returns the last post that the node knows of what a permission covers; 0 for none.
-    fn known(&self, permission: &Permission) -> Seq {
-        let ends = self.lock();
-        match &permission.resource {
-            Resource::Board(board) if ends.epoch == permission.token.epoch => {
-                ends.last(board).unwrap_or_default()
-            }
-            _ => Seq::default(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<Boards>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn get(&self) -> Arc<Boards> {
-        Arc::clone(&self.lock())
-    }
-}
 
 /// Returns the store behind the guard, and the place for the ends that the node has.
 #[must_use]
 pub fn guarded(store: Store) -> (Store, OwnEnds) {
     let ends = OwnEnds::default();
+    store.compare(ends.clone());
     (Store::new(Guarded { store, ends: ends.clone(), reads: Mutex::default() }), ends)
 }
 
@@ -133,6 +79,10 @@ impl Backend for Guarded {
 
     fn follow(&self, ends: NewEnds) {
         self.store.follow(ends);
+    }
+
+    fn compare(&self, ends: OwnEnds) {
+        self.store.compare(ends);
     }
 
     fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {
@@ -197,44 +147,17 @@ impl Guarded {
     }
 }
 
-/// Returns what a store lacks of that which a node had before it read; `None` if nothing.
-fn lack(own: &Boards, read: &Boards) -> Option<String> {
-    if own.epoch > read.epoch {
-        return Some(format!("it is of epoch {}, and this node saw {}", read.epoch, own.epoch));
-    }
-    if own.epoch < read.epoch {
-        return None;
-    }
-    own.boards.iter().find_map(|(board, have)| {
-        let last = read.last(board).unwrap_or_default();
-        (last < *have).then(|| ends_early(board, last, *have))
-    })
-}
-
-/// Says that a board ends before what a node has of it.
-pub(super) fn ends_early(board: &BoardName, last: Seq, known: Seq) -> String {
-    format!("its board {board} ends at {last}, and this node has {known}; put the newer file back")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ids::{NodeId, PostId, Token, UserId};
+    use crate::model::{
+        ids::{BoardName, NodeId, PostId, Seq, Token, UserId},
+        rows::Boards,
+    };
 
     fn boards(epoch: u64, lobby: u64) -> Boards {
         let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
         Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
-    }
-
-    #[test]
-    fn store_that_ends_earlier_in_the_same_epoch_lacks_something() {
-        assert_eq!(lack(&Boards::default(), &boards(7, 3)), None, "a new node has nothing");
-        assert_eq!(lack(&boards(7, 3), &boards(7, 3)), None);
-        assert_eq!(lack(&boards(7, 3), &boards(8, 1)), None, "restored: a new epoch");
-        assert!(lack(&boards(7, 3), &boards(7, 2)).is_some());
-        assert!(lack(&boards(7, 3), &boards(6, 9)).is_some());
-        let gone = Boards { boards: Vec::new(), ..boards(7, 0) };
-        assert!(lack(&boards(7, 3), &gone).is_some(), "a board that is not there any more");
     }
 
     #[test]
@@ -357,20 +280,5 @@ mod tests {
         assert!(write(7).await.is_err_and(lacks), "what others wrote counts as well");
         *stored.lock().expect("not poisoned") = boards(8, 1);
         write(8).await.expect("restored: a new epoch");
-    }
-
-    #[test]
-    fn ends_only_rise_in_one_epoch() {
-        let ends = OwnEnds::default();
-        ends.set(boards(7, 5));
-        ends.set(boards(7, 3));
-        assert_eq!(ends.get().last(&BoardName::lobby()), Some(Seq(5)));
-        ends.raise(StoreEpoch(6), &BoardName::lobby(), Seq(9));
-        assert_eq!(ends.get().last(&BoardName::lobby()), Some(Seq(5)), "of an earlier epoch");
-        let dev: BoardName = "dev".parse().expect("a name");
-        ends.raise(StoreEpoch(7), &dev, Seq(2));
-        assert_eq!((ends.get().last(&dev), ends.get().boards.len()), (Some(Seq(2)), 2));
-        ends.set(boards(8, 1));
-        assert_eq!(ends.get().boards, boards(8, 1).boards);
     }
 }

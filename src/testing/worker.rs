@@ -34,8 +34,8 @@ use crate::{
     model::{
         absence::AwayReason,
         ids::{
-            Author, BoardName, Domain, Incarnation, KeyEpoch, PostId, Registration, Resource,
-            StoreEpoch, Token, UserId,
+            Author, BoardName, Domain, Fingerprint, Incarnation, KeyEpoch, PostId, Registration,
+            Resource, StoreEpoch, Token, UserId,
         },
         message::{Assign, AssignReply, Member, Request, Response, Task as Work, Update, Welcome},
         rows::{Holder, Lease, NewPost, Permission, StoreError},
@@ -312,11 +312,23 @@ pub(crate) fn worker_in(
     store: &Store,
     enrol: bool,
 ) -> TestWorker {
+    let pins = vec![master.identity.fingerprint()];
+    worker_of(env, config, (master, pins), store, enrol)
+}
+
+/// Starts a worker that trusts masters with these keys.
+pub(crate) fn worker_of(
+    env: Env,
+    config: Config,
+    (master, pins): (&TestMaster, Vec<Fingerprint>),
+    store: &Store,
+    enrol: bool,
+) -> TestWorker {
     let params = WorkerParams {
         name: "w0".to_owned(),
         config,
         masters: vec![master.addr.clone()],
-        pins: vec![master.identity.fingerprint()],
+        pins,
         token: enrol.then(|| master.token()),
         store: store.clone(),
         login: None,

@@ -16,8 +16,9 @@ use crate::deployment::{Begun, Deployment, FaultId, Step};
 /// Length of a fault with several steps whose story names none.
 const STEPS_LAST: Duration = Duration::from_secs(8);
 
-/// Shortest and longest time in which a primary commits without the answer of its standby.
-const UNCONFIRMED_MIN: Duration = Duration::from_millis(100);
+/// Shortest and longest time in which a primary commits without the answer of its standby: long enough for
+/// people at work to write something.
+const UNCONFIRMED_MIN: Duration = Duration::from_millis(250);
 const UNCONFIRMED_MAX: Duration = Duration::from_millis(400);
 
 /// Begins a fault of the plan.

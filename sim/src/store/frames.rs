@@ -1,13 +1,17 @@
-//! Frames between nodes and the store's host: plain frames that hold a number, then a value. The first of
-//! a connection is the store's [`Mark`](chatchat::store::history::Mark).
+//! Frames between nodes and the store's host: plain frames that hold a number, then a value. That of the
+//! first of a connection is [`First`].
 
 use std::io;
 
-use chatchat::wire::{
-    codec,
-    plain::{self, PlainError},
+use chatchat::{
+    model::rows::Boards,
+    store::history::Mark,
+    wire::{
+        codec,
+        plain::{self, PlainError},
+    },
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Maximum length of a frame, bytes. A page of posts is cut at 1 MiB of text; names and ids come on
@@ -16,6 +20,15 @@ const LEN_MAX: usize = 4 * 1024 * 1024;
 /// Greatest total of the lengths that a value may claim, bytes.
 const CLAIMS_MAX: usize = 4 * LEN_MAX;
 const NUMBER_LEN: usize = 8;
+
+/// Value of the first frame, by which a node knows the store.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct First {
+    /// Its place in its history.
+    pub(super) mark: Mark,
+    /// Its boards with their ends.
+    pub(super) boards: Boards,
+}
 
 /// Returns the frame of a value.
 pub(super) fn frame<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {

@@ -198,8 +198,9 @@ impl StoreHost {
         lock: Arc<Turn<()>>,
     ) -> io::Result<()> {
         let (mut from, mut to) = tokio::io::split(stream);
-        let mark = self.mark(self.now_ms(&env)).map_err(|why| io::Error::other(why.to_string()))?;
-        frames::write(&mut to, &frames::frame(0, &mark)?).await?;
+        let first =
+            self.first(self.now_ms(&env)).map_err(|why| io::Error::other(why.to_string()))?;
+        frames::write(&mut to, &frames::frame(0, &first)?).await?;
         let (out, frames) = lanes([WAITING_MAX; Lane::COUNT]);
         env.spawn("store-answers", async move {
             // The reading half sees the same break.

@@ -12,7 +12,7 @@ use chatchat::{
     },
 };
 
-use super::StoreHost;
+use super::{StoreHost, frames::First};
 
 /// Writes in their order, from which the store as it was can be made again.
 #[derive(Debug)]
@@ -82,15 +82,16 @@ impl StoreHost {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the place of its content in the store's history.
-    pub(super) fn mark(&self, now_ms: u64) -> Result<Mark, StoreError> {
+    /// Returns by what a node knows its content.
+    pub(super) fn first(&self, now_ms: u64) -> Result<First, StoreError> {
         let boards = match self.apply(&Op::Boards, now_ms)? {
             OpReply::Boards(boards) => boards,
             other => return Err(StoreError::Broken { why: format!("{other:?}") }),
         };
         // Its creation and a restore raise its clock as well, and no read that confirms it may be newer.
         let clock_ms = boards.as_of_ms.max(self.journal().clock_ms);
-        Ok(Mark { cluster: self.made_with().cluster, epoch: boards.epoch, clock_ms })
+        let mark = Mark { cluster: self.made_with().cluster, epoch: boards.epoch, clock_ms };
+        Ok(First { mark, boards })
     }
 
     pub(super) fn keep(&self, op: &Op, now_ms: u64) {

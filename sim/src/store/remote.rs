@@ -28,7 +28,7 @@ use chatchat::{
     },
     model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
     store::{
-        Backend, Lane, Op, OpReply, Store,
+        Backend, Lane, Op, OpReply, OwnEnds, Store,
         history::{Expected, Mark, Seen},
     },
 };
@@ -37,7 +37,7 @@ use tokio::{
     sync::{oneshot, watch},
 };
 
-use super::frames;
+use super::frames::{self, First};
 
 type Answer = Result<OpReply, StoreError>;
 /// Calls by number that were not answered yet; `None` once the connection has ended.
@@ -201,18 +201,18 @@ impl Connection {
 
 /// Connects to the store, and compares it with what was seen of it before.
 async fn connect(env: &Env, addr: &str, seen: &Seen) -> Result<(BoxStream, Mark), StoreError> {
-    let before = seen.newest();
+    let before = seen.before();
     let making = async {
         let mut stream = env.connect(addr, CONNECT_MAX).await?;
-        let (_, mark) = frames::read::<Mark>(&mut stream).await?;
-        Ok::<_, io::Error>((stream, mark))
+        let (_, first) = frames::read::<First>(&mut stream).await?;
+        Ok::<_, io::Error>((stream, first))
     };
-    let (stream, mark) = env
+    let (stream, First { mark, boards }) = env
         .timeout(CONNECT_MAX, making)
         .await
         .map_err(|TimedOut| broken(format!("no connection within {} s", CONNECT_MAX.as_secs())))?
         .map_err(|why| broken(why.to_string()))?;
-    seen.check(before, mark).inspect_err(|_| {
+    seen.check_new(&before, mark, &boards).inspect_err(|_| {
         env.sometimes("a connection to an older copy of the store was given up");
     })?;
     Ok((stream, mark))
@@ -310,6 +310,10 @@ impl Backend for RemoteStore {
                 }
             }
         })
+    }
+
+    fn compare(&self, ends: OwnEnds) {
+        self.shared.seen.compare(&ends);
     }
 
     fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {

@@ -5,9 +5,12 @@
 
 use super::{
     Driver,
-    input::{ClosingsMark, ClosingsPage, Input},
+    input::{ClosingsMark, Input},
 };
-use crate::{model::ids::StoreEpoch, store::is_full_page};
+use crate::{
+    model::ids::StoreEpoch,
+    store::closings::{ClosingsPage, ClosingsPlace},
+};
 
 /// Place in the store's list of closed sessions.
 ///
@@ -27,16 +30,22 @@ impl Closings {
 
     /// Begins again at the oldest: the store of another epoch has numbers of its own.
     pub(super) fn on_epoch(&mut self, epoch: StoreEpoch) {
-        *self = Self { mark: ClosingsMark { epoch, number: 0 }, reads_on: false };
+        let place = ClosingsPlace::default();
+        *self = Self { mark: ClosingsMark { epoch, place }, reads_on: false };
     }
 
     /// Takes in the end of a page. Returns the mark from which the next one is to be read now, if there is one.
-    fn on_page(&mut self, from: ClosingsMark, is_full: bool, number: u64) -> Option<ClosingsMark> {
+    fn on_page(
+        &mut self,
+        from: ClosingsMark,
+        is_full: bool,
+        end: ClosingsPlace,
+    ) -> Option<ClosingsMark> {
         if from.epoch != self.mark.epoch {
             return None;
         }
-        self.reads_on = is_full && number > self.mark.number;
-        self.mark.number = number;
+        self.reads_on = is_full && end != self.mark.place;
+        self.mark.place = end;
         self.reads_on.then_some(self.mark)
     }
 
@@ -51,15 +60,17 @@ impl Closings {
 impl Driver {
     /// Ends the sessions of a page, and has the next one read if there may be more.
     pub(super) fn on_closings(&mut self, from: ClosingsMark, page: Option<ClosingsPage>) {
-        let Some((keys, number)) = page else { return self.poll.closings.on_failure(from) };
-        let next = self.poll.closings.on_page(from, is_full_page(&keys), number);
+        let Some(ClosingsPage { keys, end, is_full }) = page else {
+            return self.poll.closings.on_failure(from);
+        };
+        let next = self.poll.closings.on_page(from, is_full, end);
         for key in keys {
             self.on_session_closed(key);
         }
         if let Some(from) = next {
             let store = self.store.clone();
             self.spawn("closings", async move {
-                let page = store.closed_since(from.number).await.ok();
+                let page = store.closings(from.place).await.ok();
                 Input::ClosingsRead { from, page }
             });
         }
@@ -70,28 +81,32 @@ impl Driver {
 mod tests {
     use super::*;
 
+    fn behind(number: u64) -> ClosingsPlace {
+        ClosingsPlace::behind(number)
+    }
+
     fn mark(epoch: u64, number: u64) -> ClosingsMark {
-        ClosingsMark { epoch: StoreEpoch(epoch), number }
+        ClosingsMark { epoch: StoreEpoch(epoch), place: behind(number) }
     }
 
     #[test]
     fn full_page_of_closings_is_followed_by_the_next_and_no_poll_reads_meanwhile() {
         let mut closings = Closings::default();
         assert_eq!(closings.of_poll(), Some(mark(0, 0)));
-        assert_eq!(closings.on_page(mark(0, 0), true, 10), Some(mark(0, 10)));
+        assert_eq!(closings.on_page(mark(0, 0), true, behind(10)), Some(mark(0, 10)));
         assert_eq!(closings.of_poll(), None, "the page comes beside the poll");
-        assert_eq!(closings.on_page(mark(0, 10), true, 20), Some(mark(0, 20)));
-        assert_eq!(closings.on_page(mark(0, 20), false, 25), None);
+        assert_eq!(closings.on_page(mark(0, 10), true, behind(20)), Some(mark(0, 20)));
+        assert_eq!(closings.on_page(mark(0, 20), false, behind(25)), None);
         assert_eq!(closings.of_poll(), Some(mark(0, 25)));
     }
 
     #[test]
     fn closings_that_were_not_read_and_a_list_that_stands_still_are_left_to_the_next_poll() {
         let mut closings = Closings::default();
-        assert_eq!(closings.on_page(mark(0, 0), true, 10), Some(mark(0, 10)));
+        assert_eq!(closings.on_page(mark(0, 0), true, behind(10)), Some(mark(0, 10)));
         closings.on_failure(mark(0, 10));
         assert_eq!(closings.of_poll(), Some(mark(0, 10)));
-        let next = closings.on_page(mark(0, 10), true, 10);
+        let next = closings.on_page(mark(0, 10), true, behind(10));
         assert_eq!(next, None, "a full page that ends where it began");
         assert_eq!(closings.of_poll(), Some(mark(0, 10)));
     }
@@ -99,12 +114,12 @@ mod tests {
     #[test]
     fn restored_store_is_read_from_its_oldest_closing_whatever_was_on_its_way() {
         let mut closings = Closings::default();
-        let old = closings.on_page(mark(0, 0), true, 900).expect("there is more");
+        let old = closings.on_page(mark(0, 0), true, behind(900)).expect("there is more");
         closings.on_epoch(StoreEpoch(2));
         assert_eq!(closings.of_poll(), Some(mark(2, 0)), "its numbers are lower");
-        assert_eq!(closings.on_page(old, true, 1000), None, "of the store before");
+        assert_eq!(closings.on_page(old, true, behind(1000)), None, "of the store before");
         assert_eq!(closings.of_poll(), Some(mark(2, 0)));
-        assert_eq!(closings.on_page(mark(2, 0), true, 10), Some(mark(2, 10)));
+        assert_eq!(closings.on_page(mark(2, 0), true, behind(10)), Some(mark(2, 10)));
         closings.on_failure(old);
         assert_eq!(closings.of_poll(), None, "the next page of the new one is being read");
     }

@@ -27,6 +27,7 @@ use crate::{
         task_queue::{Slot, TaskId},
         tries::Assignee,
     },
+    store::closings::{ClosingsPage, ClosingsPlace},
 };
 
 /// Way back to the operator who has a worker drained.
@@ -40,11 +41,8 @@ pub(super) struct StreamId(pub(super) u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ClosingsMark {
     pub(super) epoch: StoreEpoch,
-    pub(super) number: u64,
+    pub(super) place: ClosingsPlace,
 }
-
-/// Page of the closed sessions that follow a mark, with the number of the last one.
-pub(super) type ClosingsPage = (Vec<SessionKey>, u64);
 
 /// Answers of one round of reads; `None` where the store did not answer.
 pub(super) struct Polled {

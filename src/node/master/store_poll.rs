@@ -22,9 +22,8 @@ use crate::{
     node::handle::MasterInfo,
     protocol::{master::WEAK_AFTER, store_watch::StoreWatch},
     store::{
-        RETRY_INTERVAL_MAX,
+        OwnEnds, RETRY_INTERVAL_MAX,
         new_ends::{Ends, merge},
-        rollback::OwnEnds,
     },
 };
 
@@ -210,7 +209,7 @@ impl Driver {
                     polled.masters = store.masters().await.ok();
                     polled.admission = store.admission().await.ok().map(|lists| (read, lists));
                     if let Some(from) = mark {
-                        let page = store.closed_since(from.number).await.ok();
+                        let page = store.closings(from.place).await.ok();
                         polled.closed = page.map(|page| (from, page));
                     }
                 }

@@ -27,7 +27,7 @@ use crate::{
         time::Wall,
     },
     replica::{ApplyReport, Check, OpenedAs, Replica, ReplicaError, ReplicaLimits},
-    store::rollback::OwnEnds,
+    store::OwnEnds,
 };
 
 /// Pause before a failed database is opened again.

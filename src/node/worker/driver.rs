@@ -42,7 +42,7 @@ use crate::{
         worker::{Effect, Worker},
     },
     replica::ApplyReport,
-    store::{LoginSlot, Store, rollback::OwnEnds},
+    store::{LoginSlot, OwnEnds, Store},
 };
 
 /// Parts that a driver is built from.

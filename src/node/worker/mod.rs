@@ -116,13 +116,15 @@ pub async fn run(
     let registration = dial::load_registration(&env).await?;
     let posts_max = config.replica_posts_max as u64;
     let limits = ReplicaLimits { posts_max, ..ReplicaLimits::default() };
-    let (database, mut members, writing) = Database::start(&env, limits);
+    let (database, members, writing) = Database::start(&env, limits);
     let _writing = writing.abort_on_drop();
-    let mut kept = Vec::new();
+    let (mut kept, mut later) = (Vec::new(), None);
     if pins.is_empty() {
         // Only an earlier life's directory can say whom to trust.
-        kept = (&mut members).await.unwrap_or_default();
+        kept = members.await.unwrap_or_default();
         pins.extend(master_pins(&kept));
+    } else {
+        later = Some(members);
     }
     if pins.is_empty() {
         return Err(WorkerError::NoPins);
@@ -141,7 +143,7 @@ pub async fn run(
     };
     let (inputs, links, inbox) = Inbox::new();
     let poll_now = Arc::new(Notify::new());
-    let polling = store_poll::poll(
+    let polled = store_poll::poll(
         env.clone(),
         store.clone(),
         config.store_poll_interval,
@@ -149,6 +151,13 @@ pub async fn run(
         Arc::clone(&poll_now),
         (inputs.clone(), database.clone()),
     );
+    let told = Arc::new(Notify::new());
+    let (waiting, ends_told, patience) = (env.clone(), Arc::clone(&told), config.store_timeout);
+    let polling = async move {
+        // What this node has tells an older copy of the store. A disk that stands holds nothing up.
+        let _ = waiting.timeout(patience, ends_told.notified()).await;
+        polled.await;
+    };
     let _polling = env.spawn("store-poll", polling).abort_on_drop();
     let dialer = Dialer {
         identity,
@@ -162,8 +171,13 @@ pub async fn run(
     };
     let (to_driver, kept_database, ends) = (inputs.clone(), database.clone(), own_ends.clone());
     let bring = async move {
-        if let Ok(members) = members.await {
-            kept_database.tell_ends(&ends).await;
+        let members = match later {
+            Some(members) => members.await.ok(),
+            None => None,
+        };
+        kept_database.tell_ends(&ends).await;
+        told.notify_one();
+        if let Some(members) = members {
             // The driver may have ended.
             let _ = to_driver.send(Input::Kept(members)).await;
         }

@@ -16,7 +16,10 @@ use crate::{
     env::{Env, TimedOut},
     model::{absence::AwayReason, ids::SessionKey, message::Update, rows::StoreError},
     node::inbox::Inputs,
-    store::{RETRY_INTERVAL_MAX, Store, is_full_page},
+    store::{
+        RETRY_INTERVAL_MAX, Store,
+        closings::{ClosingsPage, ClosingsPlace},
+    },
 };
 
 /// Polls for ever, and sooner when `poll_now` asks for it or the store is away. A poll that takes
@@ -30,10 +33,10 @@ pub(super) async fn poll(
     (to, database): (Inputs<Input>, Database),
 ) {
     let retry_interval = interval.min(RETRY_INTERVAL_MAX);
-    let mut mark = 0;
+    let mut place = ClosingsPlace::default();
     loop {
         let mut log_outs = None;
-        let polled = match env.timeout(timeout, poll_once(&store, mark)).await {
+        let polled = match env.timeout(timeout, poll_once(&store, place)).await {
             Ok(Ok((view, closed))) => {
                 log_outs = Some(closed);
                 Some(Ok(view))
@@ -57,22 +60,21 @@ pub(super) async fn poll(
         }
         let mut has_more = false;
         // What was not written is read again.
-        if let Some((closed, next)) = log_outs {
-            let is_full = is_full_page(&closed) && next > mark;
-            if let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await {
-                (mark, has_more) = (next, is_full);
+        if let Some(page) = log_outs {
+            let goes_on = page.is_full && page.end != place;
+            if let Ok(true) = env.timeout(timeout, close_sessions(&database, page.keys)).await {
+                (place, has_more) = (page.end, goes_on);
             }
         }
         let reading_on = async {
             while has_more {
-                let page = env.timeout(timeout, store.closed_since(mark)).await;
+                let page = env.timeout(timeout, store.closings(place)).await;
                 // The next poll asks again.
-                let Ok(Ok((closed, next))) = page else { break };
-                has_more = is_full_page(&closed) && next > mark;
-                let Ok(true) = env.timeout(timeout, close_sessions(&database, closed)).await else {
-                    break;
-                };
-                mark = next;
+                let Ok(Ok(page)) = page else { break };
+                has_more = page.is_full && page.end != place;
+                let closed = close_sessions(&database, page.keys);
+                let Ok(true) = env.timeout(timeout, closed).await else { break };
+                place = page.end;
             }
             std::future::pending::<()>().await;
         };
@@ -86,13 +88,14 @@ pub(super) async fn poll(
     }
 }
 
-/// Sessions that were closed since a mark, a page at most, and the next mark.
-type LogOuts = (Vec<SessionKey>, u64);
-
-async fn poll_once(store: &Store, mark: u64) -> Result<(StoreView, LogOuts), StoreError> {
-    let masters = store.masters().await?;
+/// Asks for the boards first: they tell whether the store is an older copy.
+async fn poll_once(
+    store: &Store,
+    place: ClosingsPlace,
+) -> Result<(StoreView, ClosingsPage), StoreError> {
     let boards = store.boards().await?;
-    Ok((StoreView { masters, boards }, store.closed_since(mark).await?))
+    let masters = store.masters().await?;
+    Ok((StoreView { masters, boards }, store.closings(place).await?))
 }
 
 /// Closes sessions in the node database, and returns whether that was written.

@@ -1,6 +1,7 @@
 mod damaged;
 mod ending;
 mod held;
+mod restarted;
 
 use std::{sync::atomic::Ordering, time::Duration};
 

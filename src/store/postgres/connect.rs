@@ -3,7 +3,8 @@
 //! 1. Every connection has time-outs of a second, or of `store_timeout` if that is longer: a client
 //!    that stopped in mid-transaction holds locks for no longer.
 //! 2. A server that may forget a commit (`fsync` or `synchronous_commit` off) is refused.
-//! 3. A connection is used once the store behind it is the one that was seen before, and not older.
+//! 3. A connection is used once the store behind it is the one that was seen before, not older, and lacks no
+//!    post that a node of this process has.
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use tokio_postgres::{Client, NoTls, config::SslMode, error::SqlState};
 use super::{
     address::{Place, Server},
     connection::{Db, Heard, Warning, drive},
+    posts,
     schema::{self, Tables},
     shared::Shared,
     sql::{Columns, Failure, store_error, words_of},
@@ -31,8 +33,8 @@ use crate::{
     store::{history::Mark, refused},
 };
 
-/// Time for one server to take a connection and to answer the checks. Changes of the tables have a time of
-/// their own.
+/// Time for one server to take a connection and to answer the checks. Changes of the tables, and the read of
+/// the boards that are compared, have such a time of their own.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 
 /// Error of a server that took longer than that.
@@ -147,7 +149,7 @@ impl Shared {
         login: Option<&StoreLogin>,
         heard: Option<&Heard>,
     ) -> Result<Db, StoreError> {
-        let before = self.seen.newest();
+        let before = self.seen.before();
         let find = async {
             let reached = self.reach_server(server, login, heard).await?;
             let found = schema::find(&reached.client, self.rights(), self.release).await;
@@ -164,7 +166,16 @@ impl Shared {
             Tables::Missing { cluster } => self.changed(&client, Some(cluster), login).await?,
             Tables::Outdated => self.changed(&client, None, login).await?,
         };
-        self.seen.check(before, mark)?;
+        if before.fits_any_ends() {
+            self.seen.check(before.mark(), mark)?;
+        } else {
+            let read = async {
+                let read = posts::boards(&client).await;
+                read.map_err(|failure| self.unprepared(failure, login))
+            };
+            let boards = self.in_time(CONNECT_MAX, NO_CONNECTION, read).await?;
+            self.seen.check_new(&before, mark, &boards)?;
+        }
         if let (Some(slot), Some(login)) = (&self.login, login) {
             slot.on_taken(login);
         }

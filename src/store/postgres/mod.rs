@@ -67,7 +67,7 @@ use crate::{
     env::{BoxFuture, Env, TaskGuard},
     model::ids::StoreEpoch,
     store::{
-        Backend, Lane, LoginSlot, NewEnds, Store,
+        Backend, Lane, LoginSlot, NewEnds, OwnEnds, Store,
         batch::Batch,
         job::{Answer, GROUP_BATCHES_MAX, Job},
     },
@@ -204,6 +204,10 @@ impl Backend for PostgresStore {
         self.listener.get_or_init(|| {
             shared.env.spawn("store-listener", notify::listen(Arc::clone(shared))).abort_on_drop()
         });
+    }
+
+    fn compare(&self, ends: OwnEnds) {
+        self.shared.seen.compare(&ends);
     }
 
     fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::try_join;
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 
 use super::{
     sql::{Columns, Outcome, int},
@@ -58,6 +58,19 @@ pub(super) const BEFORE: &str =
 pub(super) const BOARDS: &str = "SELECT b.name, b.last_seq, s.epoch, c.at
      FROM boards b JOIN chatchat_store s ON s.one = 1 JOIN clock c ON c.one = 1
      ORDER BY b.name";
+
+/// Lists the boards over a connection that is no [`Db`](super::connection::Db) yet.
+pub(super) async fn boards(client: &Client) -> Outcome<Boards> {
+    boards_of(&client.query(BOARDS, &[]).await?)
+}
+
+fn boards_of(rows: &[Row]) -> Outcome<Boards> {
+    let none = || StoreError::Broken { why: "it has no board".to_owned() };
+    let first = rows.first().ok_or_else(none)?;
+    let (epoch, as_of_ms) = (StoreEpoch(first.nat(2)?), first.nat(3)?);
+    let boards = each(rows, |row| Ok((row.word(0)?, Seq(row.nat(1)?))))?;
+    Ok(Boards { boards, epoch, as_of_ms })
+}
 
 /// Row of `boards`.
 struct Board {
@@ -334,12 +347,7 @@ impl Tx<'_> {
     }
 
     pub(super) async fn boards(&self) -> Outcome<Boards> {
-        let rows = self.db.rows(BOARDS, &[]).await?;
-        let none = || StoreError::Broken { why: "it has no board".to_owned() };
-        let first = rows.first().ok_or_else(none)?;
-        let (epoch, as_of_ms) = (StoreEpoch(first.nat(2)?), first.nat(3)?);
-        let boards = each(&rows, |row| Ok((row.word(0)?, Seq(row.nat(1)?))))?;
-        Ok(Boards { boards, epoch, as_of_ms })
+        boards_of(&self.db.rows(BOARDS, &[]).await?)
     }
 
     /// Creates a board unless it exists, and returns the number of new rows.

@@ -29,7 +29,10 @@ use crate::{
     env::real::RealWorld,
     model::{
         absence::AwayReason,
-        ids::{Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, Token, UserId},
+        ids::{
+            Author, BoardName, Incarnation, NodeId, PostId, Resource, Seq, SessionKey, Token,
+            UserId,
+        },
         message::Task,
         outcome::TaskResult,
         rows::{Holder, Lease, NewPost, Permission, Range},

@@ -53,7 +53,7 @@ use crate::{
         real::open_private,
     },
     model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError, time::Mono},
-    store::{Backend, Lane, Op, Store, job::WAITING_MAX},
+    store::{Backend, Lane, Op, OwnEnds, Store, job::WAITING_MAX},
 };
 
 pub use super::identity::Expected;
@@ -211,6 +211,10 @@ impl Backend for FileStore {
                 }
             }
         })
+    }
+
+    fn compare(&self, ends: OwnEnds) {
+        self.seen.compare(&ends);
     }
 
     fn confirm(&self, epoch: StoreEpoch, as_of_ms: u64) {

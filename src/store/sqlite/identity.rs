@@ -3,7 +3,8 @@
 //!
 //! 1. A store is known by its cluster, and in one epoch its clock never goes back: a file whose
 //!    clock did is an older copy.
-//! 2. A file is known by its inode. SQLite's log lies beside it and belongs to one file only: a new
+//! 2. A file that is opened anew is compared with what the process's nodes have of the boards, too.
+//! 3. A file is known by its inode. SQLite's log lies beside it and belongs to one file only: a new
 //!    file beside the log of the one before is not opened.
 
 use std::{
@@ -15,11 +16,15 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{SqliteCore, sql::Columns, write_lock::beside};
+use super::{SqliteCore, Tx, sql::Columns, write_lock::beside};
 pub use crate::store::history::Expected;
 use crate::{
-    model::{absence::AwayReason, ids::StoreEpoch, rows::StoreError},
-    store::history::{self, Mark},
+    model::{
+        absence::AwayReason,
+        ids::StoreEpoch,
+        rows::{Boards, StoreError},
+    },
+    store::history::{self, Before, Mark},
 };
 
 impl SqliteCore {
@@ -36,6 +41,12 @@ impl SqliteCore {
                 clock_ms: row.get::<_, Option<i64>>(2)?.unwrap_or(0).try_into().unwrap_or(0),
             })
         })?)
+    }
+
+    /// Lists the boards with their last places.
+    fn boards(&self) -> Result<Boards, StoreError> {
+        // The time is of writes alone.
+        Tx { db: &self.db, now_ms: 0 }.boards()
     }
 }
 
@@ -93,6 +104,25 @@ impl Seen {
 pub(super) struct Opened {
     core: SqliteCore,
     file: FileId,
+    /// Whether its boards were compared with what the nodes have.
+    is_compared: bool,
+}
+
+impl Opened {
+    /// Checks that the store on it is the one that was seen, and keeps how far that is.
+    fn check(&mut self, before: &Before, seen: &Seen) -> Result<(), StoreError> {
+        // Another content may lie in the same file once it does not fit.
+        let was_compared = std::mem::replace(&mut self.is_compared, false);
+        let told = |error| seen.while_running(error);
+        let now = self.core.mark().map_err(told)?;
+        if was_compared {
+            seen.check(before.mark(), now)?;
+        } else {
+            seen.check_new(before, now, &self.core.boards().map_err(told)?)?;
+        }
+        self.is_compared = true;
+        Ok(())
+    }
 }
 
 /// Device and inode of a file.
@@ -129,10 +159,10 @@ pub(super) fn on_file<T>(
     open: impl FnOnce() -> Result<SqliteCore, StoreError>,
     act: impl FnOnce(&mut SqliteCore) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let before = seen.newest();
+    let before = seen.before();
     let at = FileId::at(path)
         .map_err(|e| StoreError::away(AwayReason::Failing, format!("{}: {e}", path.display())))?;
-    if at.is_none() && before.is_some() {
+    if at.is_none() && seen.newest().is_some() {
         // The connection is kept for the file to come back, and not used meanwhile.
         let why = format!("{} is not there: it was moved or removed", path.display());
         return Err(StoreError::away(AwayReason::Gone, why));
@@ -156,19 +186,13 @@ pub(super) fn on_file<T>(
             let file = FileId::at(path).ok().flatten().ok_or_else(|| {
                 StoreError::away(AwayReason::Gone, format!("{} is not there", path.display()))
             })?;
-            none.insert(Opened { core, file })
+            none.insert(Opened { core, file, is_compared: false })
         }
     };
-    let file = opened.file;
-    let done = opened
-        .core
-        .mark()
-        .map_err(|error| seen.while_running(error))
-        .and_then(|now| seen.check(before, now))
-        .and_then(|()| {
-            seen.note_files(file, path);
-            act(&mut opened.core)
-        });
+    let done = opened.check(&before, seen).and_then(|()| {
+        seen.note_files(opened.file, path);
+        act(&mut opened.core)
+    });
     if done.as_ref().is_err_and(|error| error.away_reason() == Some(AwayReason::Damaged)) {
         // What SQLite keeps of the file may be as wrong as the file was.
         *slot = None;

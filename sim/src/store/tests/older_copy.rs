@@ -1,6 +1,12 @@
 //! A store that is as it was a while ago, and the newer one again.
 
-use chatchat::{model::rows::StoreError, store::OpReply};
+use chatchat::{
+    model::{
+        ids::Seq,
+        rows::{Boards, StoreError},
+    },
+    store::{OpReply, OwnEnds},
+};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
@@ -26,6 +32,8 @@ enum Order {
     Confirm(u64),
     /// A read of the boards lacked something.
     Doubt,
+    /// The node has posts of the lobby up to this place, in the first epoch.
+    Have(u64),
 }
 
 /// Store, its host, and a node that calls it, which stays while the host is started again.
@@ -42,13 +50,19 @@ impl Lab {
         store.keep_journal();
         let (orders, mut taken) = mpsc::channel(1);
         world.boot(world.add_host("asker"), |env| async move {
-            let store = remote(&env, ADDR, TIMEOUT);
+            let (store, ends) = (remote(&env, ADDR, TIMEOUT), OwnEnds::default());
+            store.compare(ends.clone());
             while let Some(order) = taken.recv().await {
                 match order {
                     // The test waits for it.
                     Order::Call(op, reply) => drop(reply.send(store.call(*op).await)),
                     Order::Confirm(as_of_ms) => store.confirm(StoreEpoch(1), as_of_ms),
                     Order::Doubt => store.doubt(),
+                    Order::Have(last) => ends.set(Boards {
+                        boards: vec![(BoardName::lobby(), Seq(last))],
+                        epoch: StoreEpoch(1),
+                        as_of_ms: 0,
+                    }),
                 }
             }
         });
@@ -123,6 +137,21 @@ fn newer_store_is_taken_back_once_the_copy_that_another_wrote_to_is_in_doubt() {
         assert!(lab.call(Op::Admission).await.is_err_and(is_older), "nobody knows better");
         lab.order(Order::Doubt).await;
         assert_eq!(denied(lab.call(Op::Admission).await), Ok(vec![1, 2]));
+    });
+}
+
+#[test]
+fn older_copy_with_a_newer_clock_answers_nothing_where_a_node_has_posts_that_it_lacks() {
+    simulate(Setup::new(3), async |world| {
+        let lab = Lab::new(&world);
+        lab.call(deny(1)).await.expect("the store is there");
+        lab.order(Order::Have(1)).await;
+        lab.call(deny(2)).await.expect("what is known of it later does not end a connection");
+        world.sleep(SECOND).await;
+        lab.start_again().await;
+        assert!(lab.call(deny(3)).await.is_err_and(is_older), "a write");
+        assert!(lab.call(Op::Admission).await.is_err_and(is_older), "a read");
+        assert_eq!(denied(lab.by_another(&Op::Admission)), Ok(vec![1, 2]), "nothing was written");
     });
 }
 

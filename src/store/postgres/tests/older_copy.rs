@@ -67,3 +67,31 @@ async fn node_goes_on_with_the_newer_store_after_an_older_copy_that_others_wrote
     write_patiently(&env, &node, &permission, 3).await;
     assert_eq!(seqs(&node).await, in_order(3));
 }
+
+#[tokio::test]
+async fn older_copy_with_a_newer_clock_answers_nothing_where_a_node_has_posts_that_it_lacks() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let (node, ends) = (opened(&env, &server).await, OwnEnds::default());
+    node.compare(ends.clone());
+    let permission = lobby(&node, 1).await;
+    for n in 1..=2 {
+        write(&node, &permission, n).await.expect("written");
+    }
+    ends.set(node.boards().await.expect("it has all"));
+    let older = "UPDATE chat.boards SET last_seq = 1; UPDATE chat.clock SET at = at + 1000";
+    replace(&env, &server, older).await;
+    for _ in 0..3 {
+        let read = node.find_session(SessionKey([1; 32])).await.expect_err("a read");
+        let written = node.drop_dead_letter(1).await.expect_err("a write");
+        let leased = node.acquire_lease(Resource::Board(BoardName::lobby()), holder(2), 3000).await;
+        for error in [read, written, leased.expect_err("a lease")] {
+            assert!(error.is_away(), "{error}");
+        }
+        env.sleep(PAUSE).await;
+    }
+    until_older(&env, &node, "its board lobby ends at 1").await;
+    replace(&env, &server, "UPDATE chat.boards SET last_seq = 2").await;
+    write_patiently(&env, &node, &permission, 3).await;
+    assert_eq!(seqs(&node).await, in_order(3));
+}

@@ -3,7 +3,10 @@
 use rusqlite::Connection;
 
 use super::*;
-use crate::model::absence::AwayReason;
+use crate::{
+    model::{absence::AwayReason, ids::SessionKey},
+    store::OwnEnds,
+};
 
 /// Running store, and its file with the log and its index beside it.
 struct Moved {
@@ -158,6 +161,35 @@ async fn newer_file_is_taken_back_after_an_older_copy_that_others_wrote_to() {
     moved.rename("store.db", "away");
     moved.rename("newer", "store.db");
     moved.is_back(&["first", "second"]).await;
+}
+
+#[tokio::test]
+async fn older_copy_with_a_newer_clock_answers_nothing_where_a_node_has_posts_that_it_lacks() {
+    let moved = Moved::new().await;
+    let ends = OwnEnds::default();
+    moved.store.compare(ends.clone());
+    moved.copy("older");
+    let db = Connection::open(moved.path()).expect("opens");
+    db.execute("UPDATE boards SET last_seq = 1 WHERE name = 'lobby'", []).expect("a post");
+    drop(db);
+    ends.set(moved.store.boards().await.expect("read"));
+    moved.rename("store.db", "newer");
+    std::fs::copy(moved.dir.path().join("older"), moved.path()).expect("copied");
+    // A process that starts now knows of nothing newer. Its write brings the copy's clock forward.
+    let fresh = open(&moved.env, &moved.path(), Duration::from_secs(30)).expect("a store");
+    moved.env.sleep(Duration::from_millis(5)).await;
+    fresh.drop_dead_letter(1).await.expect("dropped");
+    for _ in 0..2 {
+        let written = moved.store.drop_dead_letter(2).await.expect_err("a write");
+        let found = moved.store.find_session(SessionKey([1; 32])).await.expect_err("a read");
+        for error in [written, found] {
+            assert_eq!(error.away_reason(), Some(AwayReason::RolledBack), "{error}");
+            assert!(error.to_string().contains("lobby ends at 0"), "{error}");
+        }
+    }
+    moved.rename("store.db", "away");
+    moved.rename("newer", "store.db");
+    moved.is_back(&["first"]).await;
 }
 
 #[tokio::test]
