@@ -4,6 +4,7 @@
 mod closings;
 mod held;
 mod lives;
+mod log_outs;
 mod operators;
 mod readiness;
 mod restored;

@@ -119,6 +119,37 @@ fn drained_masters_hand_over_one_after_another_and_no_post_fails() {
     assert!(read.contains(&format!(r#""last_seq":{sent}"#)), "{sent} posts, once each: {read}");
 }
 
+/// Returns the status of an answer.
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).expect("a status line")
+}
+
+#[test]
+fn master_that_is_drained_takes_no_newcomer_and_serves_who_is_here_to_the_end() {
+    let cluster = Cluster::start(&["--masters=2", "--workers=2"]);
+    cluster.says("Chatchat is ready");
+    let port = cluster.port;
+    let token = session(port);
+    signal("-TERM", cluster.pid("master-0"));
+    until("it drains", || !is_ready(port), || cluster.logs());
+    let (mut newcomers, mut posts) = (Vec::new(), Vec::new());
+    for n in 0..40 {
+        let body = format!(r#"{{"id":"00000000-0000-4000-8000-{n:012}","text":"{n}"}}"#);
+        let path = "/api/v1/boards/lobby/posts";
+        // Its front end closes once nobody has asked for a second.
+        let post = ask(port, "POST", path, &token, &body).expect("it listens");
+        let newcomer = ask(port, "POST", "/api/v1/sessions", "", r#"{"name":"Bob"}"#);
+        posts.push(status(&post).to_owned());
+        newcomers.push(status(&newcomer.expect("it listens")).to_owned());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(newcomers, ["503"; 40]);
+    assert_eq!(posts, ["201"; 40]);
+    let other = ask(port + 1, "POST", "/api/v1/sessions", "", r#"{"name":"Bob"}"#);
+    assert_eq!(status(&other.expect("it listens")), "201");
+    cluster.says("master-0 ended (exit code 0)");
+}
+
 #[test]
 fn last_master_is_drained_only_by_force_or_by_a_signal() {
     let cluster = Cluster::start(&["--masters=1", "--workers=1", "--restart"]);

@@ -57,3 +57,23 @@ async fn master_is_ready_once_it_has_heard_of_the_boards() {
     let (status, told) = readiness_once(&ann, |told| told.ready).await;
     assert_eq!((status, told.state), (200, MasterState::Serving));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn master_whose_store_goes_away_is_ready_for_weak_service_and_says_so() {
+    let failure = Arc::new(Mutex::new(None));
+    let (clock, core) = (env(), SqliteCore::open_in_memory(&new_cluster(&env())).expect("opens"));
+    let core = Arc::new(Mutex::new(core));
+    let store = Store::new(Fragile { core, failure: Arc::clone(&failure), clock });
+    let cluster = start_on(1, 1, store, &Config::default()).await;
+    let ann = client(&cluster, 0, None);
+    // Once something was written, there is a worker that serves without the store.
+    ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");
+    readiness_once(&ann, |told| told.ready && told.store == StoreReach::Here).await;
+    *failure.lock().expect("not poisoned") = Some(AwayReason::Full);
+    let (status, told) = readiness_once(&ann, |told| told.store == StoreReach::Away).await;
+    assert_eq!((status, told.ready, told.state), (200, true, MasterState::Serving));
+    assert_eq!(told.store_reason, Some(AwayReason::Full));
+    *failure.lock().expect("not poisoned") = None;
+    let (_, told) = readiness_once(&ann, |told| told.store == StoreReach::Here).await;
+    assert_eq!(told.store_reason, None);
+}
