@@ -1,7 +1,5 @@
 //! Log-outs, as other masters learn of them.
 
-use std::time::Instant;
-
 use super::*;
 use crate::model::stream::ByeReason;
 
@@ -24,7 +22,7 @@ async fn log_out_ends_the_streams_of_its_session_at_all_masters() {
     }
     let mut of_bob = streams.pop().expect("four");
     ann.call_at(&cluster.urls()[0], &Request::Leave).await.expect("logged out");
-    let began = Instant::now();
+    let began = ann.env().now();
     let ends = streams.iter_mut().map(async |stream| {
         loop {
             if let StreamEvent::Bye(bye) = stream.next().await.expect("a bye first").event {
@@ -34,7 +32,8 @@ async fn log_out_ends_the_streams_of_its_session_at_all_masters() {
     });
     let ends = within(&ann, "the ends of all streams", join_all(ends)).await;
     assert_eq!(ends, [ByeReason::LoggedOut; 3]);
-    assert!(began.elapsed() <= KNOWN_WITHIN, "{:?}", began.elapsed());
+    let took = ann.env().now().since(began);
+    assert!(took <= KNOWN_WITHIN, "{took:?}");
     say(&bob, "still here").await;
     let post = async {
         loop {

@@ -143,7 +143,44 @@ async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
         .expect("kept");
     assert!(env.now().since(began) < Duration::from_millis(900), "they do not wait");
     write_patiently(&env, &store, &permission, 1).await;
+    // The server ends its transaction after a second.
+    assert!(env.now().since(began) < Duration::from_secs(6), "the next in turn waits no longer");
     drop(stopped);
+}
+
+#[tokio::test]
+async fn connection_has_statements_and_waits_for_locks_given_up_after_a_second() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let _store = opened(&env, &server).await;
+    let shared = shared(&env, &server);
+    let [one, other] =
+        [shared.connect().await, shared.connect().await].map(|db| db.expect("connected"));
+    for (name, value) in [
+        ("statement_timeout", "1s"),
+        ("lock_timeout", "1s"),
+        ("idle_in_transaction_session_timeout", "1s"),
+        ("default_transaction_isolation", "read committed"),
+        ("jit", "off"),
+        ("enable_bitmapscan", "off"),
+    ] {
+        let shown = one.client.query_one(&format!("SHOW {name}"), &[]).await.expect("shown");
+        assert_eq!(shown.get::<_, &str>(0), value, "{name}");
+    }
+    let state = |ended: Result<(), tokio_postgres::Error>| {
+        ended.expect_err("given up").code().map(|code| code.code().to_owned())
+    };
+    let long = one.client.batch_execute("SELECT pg_sleep(60)").await;
+    assert_eq!(state(long).as_deref(), Some("57014"), "a statement");
+    let hold = "SET idle_in_transaction_session_timeout = 0; BEGIN; LOCK TABLE chat.clock";
+    other.client.batch_execute(hold).await.expect("locked");
+    let waits = state(one.client.batch_execute("SELECT at FROM chat.clock FOR UPDATE").await);
+    // Both time-outs are over at once.
+    assert!(matches!(waits.as_deref(), Some("55P03" | "57014")), "{waits:?}");
+    other.client.batch_execute("COMMIT").await.expect("nobody ended it");
+    one.client.batch_execute("BEGIN").await.expect("begun");
+    env.sleep(Duration::from_millis(1500)).await;
+    one.client.batch_execute("SELECT 1").await.expect_err("the server ended what stood");
 }
 
 /// State of a connection of its own.
