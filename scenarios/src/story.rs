@@ -149,6 +149,9 @@ pub struct Expect {
     pub properties: Vec<Property>,
     /// Time from the last heal until everything must work again.
     pub recovers_within: Duration,
+    /// Longest time from the first try of a post to its acknowledgement, also while faults stand; none if
+    /// the story expects nothing of it.
+    pub waits_at_most: Option<Duration>,
     /// Whether people must get their posts through while one master, one worker and the store
     /// are whole and all other nodes are broken, before everything is healed.
     pub core: bool,
@@ -328,6 +331,7 @@ struct RawExpect {
     all: Option<bool>,
     promises: Option<Vec<String>>,
     recovers_within: Option<String>,
+    waits_at_most: Option<String>,
     #[serde(default)]
     core: bool,
 }
@@ -548,7 +552,11 @@ impl RawExpect {
                 parse_duration(&text).map_err(|why| format!("`recovers_within`: {why}"))?
             }
         };
-        Ok(Expect { properties, recovers_within, core: self.core })
+        let waits_at_most = self
+            .waits_at_most
+            .map(|text| parse_duration(&text).map_err(|why| format!("`waits_at_most`: {why}")));
+        let waits_at_most = waits_at_most.transpose()?;
+        Ok(Expect { properties, recovers_within, waits_at_most, core: self.core })
     }
 }
 
@@ -731,6 +739,7 @@ mod tests {
                 "test:10: fault 1: crash: `for`",
             ),
             ("[expect]\nrecovers_within = \"-3s\"\n", "test:7: expect: `recovers_within`"),
+            ("[expect]\nwaits_at_most = \"-3s\"\n", "test:7: expect: `waits_at_most`"),
             (by.as_str(), "test:11: fault 1: delay: `by`"),
             (jitter.as_str(), "test:12: fault 1: delay: `jitter`"),
         ] {

@@ -40,6 +40,7 @@ mod g09_in_time;
 mod g09_letters;
 mod g09_next_attempt;
 mod g09_tasks_end;
+mod g09_waits;
 mod g10_failed_stay_out;
 mod g11_called_failed;
 mod g11_dead_masters;
@@ -221,6 +222,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G8, g08_one_permission::judge),
     (Property::G8, g08_writes::judge),
     (Property::G9, g09_tasks_end::judge),
+    (Property::G9, g09_waits::judge),
     (Property::G9, g09_in_time::judge),
     (Property::G9, g09_cut_off::judge),
     (Property::G9, g09_crash_cost::judge),

@@ -42,6 +42,8 @@ struct ExpectTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     promises: Option<Vec<&'static str>>,
     recovers_within: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_at_most: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     core: bool,
 }
@@ -73,6 +75,7 @@ impl Plan {
                 all: is_all.then_some(true),
                 promises: (!is_all).then(numbers),
                 recovers_within: duration(self.expect.recovers_within),
+                waits_at_most: self.expect.waits_at_most.map(duration),
                 core: self.expect.core,
             },
         };
@@ -128,6 +131,7 @@ mod tests {
             [expect]
             promises = ["G1", "G2"]
             recovers_within = "20s"
+            waits_at_most = "4s"
             "#,
             kinds.join(", ")
         );

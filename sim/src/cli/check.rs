@@ -45,6 +45,11 @@ fn told(name: &str, seed: u64) -> Result<String, String> {
         "  works again within {:?} after the faults, or the run fails\n",
         plan.expect.recovers_within
     ));
+    if let Some(at_most) = plan.expect.waits_at_most {
+        text.push_str(&format!(
+            "  no post waits longer than {at_most:?}, also while faults stand\n"
+        ));
+    }
     match real::suits(&story, &plan) {
         Ok(()) => text.push_str("  real processes can carry it out\n"),
         Err(why) => {
