@@ -27,6 +27,8 @@ pub mod postgres;
 #[cfg(all(test, feature = "net"))]
 pub(crate) mod scripted_master;
 pub mod skip;
+#[cfg(feature = "net")]
+pub mod small_disk;
 #[cfg(test)]
 pub(crate) mod stepped_world;
 pub mod store;

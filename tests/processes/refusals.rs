@@ -16,6 +16,7 @@ use chatchat::{
     env::real::TempDir,
     model::ids::{Fingerprint, StoreEpoch},
     store::sqlite::{NewCluster, SqliteCore},
+    testing::small_disk::SmallDisk,
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
@@ -174,6 +175,22 @@ fn store_file_that_may_only_be_read_or_not_be_opened_is_refused_with_the_way_out
         assert!(said.contains(file.to_str().expect("a text")), "{said}");
         assert!(said.contains(why) && said.contains("let this user write"), "{said}");
     }
+}
+
+#[test]
+fn store_file_on_a_full_disk_is_refused_with_one_line() {
+    let Some(disk) = SmallDisk::mounted() else { return };
+    let file = disk.path("chatchat.db");
+    made_store(&file);
+    let ballast = disk.fill();
+    let temp = TempDir::new().expect("a directory");
+    let store = format!("--store=sqlite:{}", file.to_str().expect("a text"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chatchat-master"));
+    command.args(master_in(temp.path())).arg(store);
+    let said = ends_with(2, &mut command);
+    assert!(said.contains(file.to_str().expect("a text")), "{said}");
+    assert!(said.contains("make room on its disk"), "{said}");
+    drop(ballast);
 }
 
 #[test]

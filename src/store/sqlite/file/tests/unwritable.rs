@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt};
 
 use super::*;
-use crate::testing::skip::skip;
+use crate::testing::small_disk::SmallDisk;
 
 /// Returns a command that runs this test binary without root's right to read and write any file.
 fn without_override(dir: &TempDir) -> Command {
@@ -15,41 +15,6 @@ fn without_override(dir: &TempDir) -> Command {
     let mut command = Command::new("setpriv");
     command.arg("--bounding-set=-dac_override,-dac_read_search").arg(this);
     command
-}
-
-/// Small file system of its own, unmounted with its handle.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// Mounts it; `None` where that is not allowed.
-    fn mounted() -> Option<Self> {
-        let dir = TempDir::new().expect("a directory");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=2m,mode=0700", "tmpfs"]).arg(dir.path());
-        if mount.output().is_ok_and(|done| done.status.success()) {
-            return Some(Self(dir));
-        }
-        skip("no small disk can be mounted (it needs root)");
-        None
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// Fills it up, with a file that makes room again when it is removed.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.path("ballast");
-        let mut file = fs::File::create(&ballast).expect("made");
-        while io::Write::write(&mut file, &[1; 4096]).is_ok_and(|len| len > 0) {}
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).output();
-    }
 }
 
 /// Opens a store in a process of its own, and prints what came of it.
@@ -116,7 +81,7 @@ async fn file_on_a_full_disk_is_refused_at_the_start() {
     let store = open(&env, &path, Duration::from_secs(30)).expect("there is room");
     patiently(&env, async || store.boards().await).await.expect("it serves");
 
-    disk.fill();
+    let _ballast = disk.fill();
     let letter = |n: u32| DeadLetter {
         number: 0,
         resource: Resource::Board(BoardName::lobby()),
