@@ -63,6 +63,7 @@ mod g15_told;
 mod g15_weak;
 mod g16_letters;
 mod g16_overload;
+mod g17_byes;
 mod g17_drain;
 mod g17_drain_late;
 mod g17_failover;
@@ -249,6 +250,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G15, g15_states::judge),
     (Property::G16, g16_overload::judge),
     (Property::G16, g16_letters::judge),
+    (Property::G17, g17_byes::judge),
     (Property::G17, g17_failover::judge),
     (Property::G17, g17_drain::judge),
     (Property::G17, g17_drain_late::judge),
