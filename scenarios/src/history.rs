@@ -350,6 +350,15 @@ pub struct History {
     pub hung: Vec<usize>,
 }
 
+/// Wait of a post for its acknowledgement, whatever masters it went to meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait<'a> {
+    /// First try.
+    pub first: Sent<'a>,
+    /// Time of the first acknowledgement; `None` if it was never acknowledged.
+    pub until: Option<Duration>,
+}
+
 /// One try to post.
 #[derive(Clone, Copy, Debug)]
 pub struct Sent<'a> {
@@ -403,6 +412,21 @@ impl History {
             }
             _ => None,
         })
+    }
+
+    /// Every post that was sent, with its first try and its first acknowledgement.
+    #[must_use]
+    pub fn waits(&self) -> BTreeMap<PostId, Wait<'_>> {
+        let mut waits = BTreeMap::new();
+        for sent in self.sent() {
+            waits.entry(sent.id).or_insert(Wait { first: sent, until: None });
+        }
+        for (at, post) in self.operations.iter().filter_map(Operation::committed) {
+            if let Some(wait) = waits.get_mut(&post.id) {
+                wait.until = Some(wait.until.map_or(at, |until| until.min(at)));
+            }
+        }
+        waits
     }
 
     /// Ids under which a user sent two posts, of other texts or boards, before it was told that one of

@@ -1,8 +1,7 @@
 //! Recovery times: how long people waited because of a fault, for an acknowledgement or for their
 //! streams.
 //!
-//! 1. The wait of a post lasts from its first try to its first acknowledgement, whatever masters
-//!    it went to meanwhile.
+//! 1. The wait of a post lasts from its first try to its first acknowledgement.
 //! 2. The recovery time of a fault is the longest wait of a post that was under way while the
 //!    fault stood, or began in the second after it.
 //! 3. A fault that stays on around a core counts until the core begins: from then on people wait
@@ -10,11 +9,10 @@
 //! 4. The wait for a stream lasts from the death of a master, killed or silent, to the first event of
 //!    the next stream of a client that read there.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
-use chatchat::model::ids::PostId;
 use chatchat_scenarios::{
-    history::{History, Operation},
+    history::History,
     oracle::{Evidence, times_to_stream_again},
     plan::Incident,
 };
@@ -31,25 +29,11 @@ pub enum Recovery {
     Never,
 }
 
-#[derive(Clone, Copy)]
-struct Wait {
-    from: Duration,
-    until: Option<Duration>,
-}
-
 /// Returns the recovery time of each incident that bit; `None` for the others, and for those in
 /// whose time nobody posted. Incidents from the number `core` on say when only a core was whole.
 #[must_use]
 pub fn recoveries(history: &History, incidents: &[Incident], core: usize) -> Vec<Option<Recovery>> {
-    let mut waits: BTreeMap<PostId, Wait> = BTreeMap::new();
-    for sent in history.sent() {
-        waits.entry(sent.id).or_insert(Wait { from: sent.operation.invoked, until: None });
-    }
-    for (at, post) in history.operations.iter().filter_map(Operation::committed) {
-        if let Some(wait) = waits.get_mut(&post.id) {
-            wait.until = Some(wait.until.map_or(at, |until| until.min(at)));
-        }
-    }
+    let waits = history.waits();
     let of_core = incidents.iter().filter(|incident| incident.fault >= core);
     let core_from = of_core.map(|incident| incident.from).min().unwrap_or(Duration::MAX);
     let of = |incident: &Incident| {
@@ -60,11 +44,12 @@ pub fn recoveries(history: &History, incidents: &[Incident], core: usize) -> Vec
         let until = incident.until.unwrap_or(Duration::MAX).min(bound);
         let end = until.saturating_add(AFTER);
         let concerned = waits.values().filter(|wait| {
-            wait.from <= end && wait.until.is_none_or(|until| until >= incident.from)
+            wait.first.operation.invoked <= end
+                && wait.until.is_none_or(|until| until >= incident.from)
         });
         let all = concerned.map(|wait| match wait.until {
             None => Recovery::Never,
-            Some(until) => Recovery::Took(until.saturating_sub(wait.from)),
+            Some(until) => Recovery::Took(until.saturating_sub(wait.first.operation.invoked)),
         });
         all.reduce(Recovery::longer)
     };
@@ -98,10 +83,10 @@ mod tests {
     use chatchat::{
         api::StreamEvent,
         client::{Answer, Delivery, Request, StreamEnd},
-        model::ids::{Author, BoardName, Post, Seq, UserId},
+        model::ids::{Author, BoardName, Post, PostId, Seq, UserId},
     };
     use chatchat_scenarios::{
-        history::{End, Reader, ReaderKind, StreamLog, Who},
+        history::{End, Operation, Reader, ReaderKind, StreamLog, Who},
         oracle::StoreDump,
         plan::Plan,
         story::Story,

@@ -356,11 +356,24 @@ async fn stream_of_a_session_that_was_closed_meanwhile_does_not_open() {
     assert!(matches!(refused, Some(Failure::Refused { status: 401, .. })), "{refused:?}");
 }
 
+/// Reason for which a store fails; `None` for one that works.
+type Failing = Arc<Mutex<Option<AwayReason>>>;
+
 /// Store in memory whose file a test can make fail, or replace by another.
 struct Fragile {
     core: Arc<Mutex<SqliteCore>>,
-    failure: Arc<Mutex<Option<AwayReason>>>,
+    failure: Failing,
     clock: Env,
+}
+
+impl Fragile {
+    /// Returns a new store, and the reason for which it fails from now on.
+    fn in_memory() -> (Store, Failing) {
+        let clock = env();
+        let core = SqliteCore::open_in_memory(&new_cluster(&clock)).expect("opens");
+        let (core, failure) = (Arc::new(Mutex::new(core)), Failing::default());
+        (Store::new(Self { core, failure: Arc::clone(&failure), clock }), failure)
+    }
 }
 
 impl Backend for Fragile {
@@ -431,10 +444,7 @@ async fn reason_is(client: &ChatClient, wanted: Option<AwayReason>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absence_of_the_store_names_its_reason_until_it_is_back() {
-    let failure = Arc::new(Mutex::new(None));
-    let (clock, core) = (env(), SqliteCore::open_in_memory(&new_cluster(&env())).expect("opens"));
-    let core = Arc::new(Mutex::new(core));
-    let store = Store::new(Fragile { core, failure: Arc::clone(&failure), clock });
+    let (store, failure) = Fragile::in_memory();
     let cluster = start_on(1, 1, store, &Config::default()).await;
     let ann = client(&cluster, 0, None);
     ann.open_session("ann".parse().expect("a name"), SOON).await.expect("a session");

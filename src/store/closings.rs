@@ -6,7 +6,7 @@
 //! 2. So a page begins with the last session that was read. Where another one stands, the list is read from
 //!    its oldest again, at most 40 days of it.
 
-use super::{Store, is_full_page};
+use super::{CLOSED_PAGE_MAX, Store};
 use crate::model::{ids::SessionKey, rows::StoreError};
 
 /// Place in the list of closed sessions: behind the last one that was read, or before the oldest.
@@ -24,7 +24,7 @@ impl ClosingsPlace {
 /// Page of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosingsPage {
-    /// Sessions that were closed, [`CLOSED_PAGE_MAX`](super::CLOSED_PAGE_MAX) at most. After the list was begun
+    /// Sessions that were closed, [`CLOSED_PAGE_MAX`] at most. After the list was begun
     /// again they may have been read before.
     pub keys: Vec<SessionKey>,
     /// Place behind them.
@@ -36,7 +36,7 @@ pub struct ClosingsPage {
 impl ClosingsPage {
     fn of(rows: Vec<SessionKey>, number: u64) -> Self {
         let end = ClosingsPlace(rows.last().map(|key| (number, *key)));
-        Self { is_full: is_full_page(&rows), keys: rows, end }
+        Self { is_full: rows.len() >= CLOSED_PAGE_MAX as usize, keys: rows, end }
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
     use crate::{
         env::BoxFuture,
-        store::{Backend, CLOSED_PAGE_MAX, Op, OpReply},
+        store::{Backend, Op, OpReply},
     };
 
     /// Store that has these numbers and sessions on its list, and nothing else.

@@ -273,8 +273,7 @@ fn short(cluster: [u8; 16]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::model::ids::Seq;
+    use super::{super::own_ends::tests::boards, *};
 
     fn mark(cluster: u8, epoch: u64, clock_ms: u64) -> Mark {
         Mark { cluster: [cluster; 16], epoch: StoreEpoch(epoch), clock_ms }
@@ -374,9 +373,10 @@ mod tests {
         }
     }
 
-    fn boards(epoch: u64, lobby: u64) -> Boards {
-        let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
-        Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
+    /// Checks a connection that is made now.
+    fn checked(seen: &Seen, now: Mark, boards: &Boards) -> Result<(), Option<AwayReason>> {
+        let checked = seen.check_new(&seen.before(), now, boards);
+        checked.map_err(|error| error.away_reason())
     }
 
     #[test]
@@ -384,10 +384,7 @@ mod tests {
         let (seen, ends) = (Seen::new(Expected::AnyOrNew, "file"), OwnEnds::default());
         seen.compare(&ends);
         ends.set(boards(5, 4));
-        let check = |now, boards| {
-            let checked = seen.check_new(&seen.before(), now, &boards);
-            checked.map_err(|error| error.away_reason())
-        };
+        let check = |now, boards| checked(&seen, now, &boards);
         assert_eq!(check(mark(1, 5, 200), boards(5, 3)), Err(Some(AwayReason::RolledBack)));
         assert!(!seen.may_create());
         assert_eq!(check(mark(2, 5, 300), boards(5, 4)), Err(Some(AwayReason::Replaced)));
@@ -401,10 +398,7 @@ mod tests {
         seen.compare(&one);
         seen.compare(&other);
         assert!(seen.before().fits_any_ends());
-        let check = |now, boards| {
-            let checked = seen.check_new(&seen.before(), now, &boards);
-            checked.map_err(|error| error.away_reason())
-        };
+        let check = |now, boards| checked(&seen, now, &boards);
         assert_eq!(check(mark(1, 5, 100), boards(5, 3)), Ok(()));
         seen.confirm(StoreEpoch(5), 100);
         other.set(boards(5, 4));

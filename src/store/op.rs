@@ -22,12 +22,6 @@ pub const READ_POSTS_MAX: u32 = 1000;
 /// Maximum number of keys in one reply to [`Op::ClosedSince`].
 pub const CLOSED_PAGE_MAX: u32 = 4096;
 
-/// Returns whether the store may list more closed sessions behind this page of [`Op::ClosedSince`].
-#[must_use]
-pub const fn is_full_page(closed: &[SessionKey]) -> bool {
-    closed.len() >= CLOSED_PAGE_MAX as usize
-}
-
 /// Lane in which an operation waits for the store, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {

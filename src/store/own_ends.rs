@@ -114,10 +114,11 @@ pub(super) fn ends_early(board: &BoardName, last: Seq, known: Seq) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn boards(epoch: u64, lobby: u64) -> Boards {
+    /// Boards of an epoch: a lobby that ends there.
+    pub(in crate::store) fn boards(epoch: u64, lobby: u64) -> Boards {
         let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
         Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
     }

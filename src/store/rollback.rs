@@ -154,11 +154,7 @@ mod tests {
         ids::{BoardName, NodeId, PostId, Seq, Token, UserId},
         rows::Boards,
     };
-
-    fn boards(epoch: u64, lobby: u64) -> Boards {
-        let lobby = ("lobby".parse().expect("a name"), Seq(lobby));
-        Boards { boards: vec![lobby], epoch: StoreEpoch(epoch), as_of_ms: 0 }
-    }
+    use crate::store::own_ends::tests::boards;
 
     #[test]
     fn read_that_began_earlier_and_ends_later_decides_nothing() {

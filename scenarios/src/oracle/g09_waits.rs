@@ -4,33 +4,20 @@
 //!    meanwhile.
 //! 2. Judged in stories that say `waits_at_most`. A post that was never acknowledged is left to G3.
 
-use std::collections::BTreeMap;
-
 use super::{Evidence, Violation, broken, line};
-use crate::{
-    history::{Operation, Sent},
-    property::Property,
-};
+use crate::property::Property;
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let Some(at_most) = evidence.plan.expect.waits_at_most else { return Vec::new() };
-    let mut acked = BTreeMap::new();
-    for (at, post) in evidence.history.operations.iter().filter_map(Operation::committed) {
-        let first = acked.entry(post.id).or_insert(at);
-        *first = at.min(*first);
-    }
-    let mut first_tries = BTreeMap::<_, Sent<'_>>::new();
-    for sent in evidence.history.sent() {
-        first_tries.entry(sent.id).or_insert(sent);
-    }
-    let waited = first_tries.values().filter_map(|sent| {
-        let waited = acked.get(&sent.id)?.saturating_sub(sent.operation.invoked);
+    let waits = evidence.history.waits();
+    let waited = waits.iter().filter_map(|(id, wait)| {
+        let waited = wait.until?.saturating_sub(wait.first.operation.invoked);
         (waited > at_most).then(|| {
-            let (id, board) = (sent.id, sent.board);
+            let board = wait.first.board;
             let text = format!(
                 "post {id} to {board} waited {waited:.3?} for its acknowledgement, longer than {at_most:?}"
             );
-            broken(Property::G9, "waited", text, [line(sent.operation)])
+            broken(Property::G9, "waited", text, [line(wait.first.operation)])
         })
     });
     waited.collect()

@@ -15,7 +15,7 @@ use chatchat::{
     model::{event::Event, stream::ByeReason},
 };
 
-use super::{EventLine, Evidence, Violation, broken, seconds};
+use super::{EventLine, Evidence, Violation, broken, seconds, troubles::AFTERMATH};
 use crate::{property::Property, target::Place};
 
 /// Time between two batches, on average, by which they are counted.
@@ -24,8 +24,6 @@ const INTERVAL_MS: u128 = 100;
 const BATCH_MIN: usize = 50;
 /// Shortest time between two batches, on a clock that runs fast.
 const APART: Duration = Duration::from_millis(30);
-/// Time for which a fault of another master outlives its end.
-const AFTERMATH: Duration = Duration::from_secs(15);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let drains = evidence.events.iter();

@@ -60,10 +60,7 @@ async fn master_is_ready_once_it_has_heard_of_the_boards() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn master_whose_store_goes_away_is_ready_for_weak_service_and_says_so() {
-    let failure = Arc::new(Mutex::new(None));
-    let (clock, core) = (env(), SqliteCore::open_in_memory(&new_cluster(&env())).expect("opens"));
-    let core = Arc::new(Mutex::new(core));
-    let store = Store::new(Fragile { core, failure: Arc::clone(&failure), clock });
+    let (store, failure) = Fragile::in_memory();
     let cluster = start_on(1, 1, store, &Config::default()).await;
     let ann = client(&cluster, 0, None);
     // Once something was written, there is a worker that serves without the store.

@@ -23,14 +23,14 @@ fn copy_of_the_next_epoch(from: &std::path::Path, to: &std::path::Path) {
 }
 
 /// Stream with the cursor that it gave last.
-struct Reader {
+pub(super) struct Reader {
     stream: EventStream,
     cursor: Cursor,
 }
 
 impl Reader {
     /// Reads on to the first event that `wanted` takes. The stream must not end.
-    async fn next<T>(&mut self, mut wanted: impl FnMut(&StreamEvent) -> Option<T>) -> T {
+    pub(super) async fn next<T>(&mut self, mut wanted: impl FnMut(&StreamEvent) -> Option<T>) -> T {
         loop {
             let delivery = self.stream.next().await.expect("the stream stays open");
             self.cursor = delivery.cursor.unwrap_or_else(|| self.cursor.clone());
@@ -58,7 +58,12 @@ impl Reader {
 
 /// Opens a client's stream of the lobby from its beginning, in a store of this epoch.
 async fn reads(client: &ChatClient, epoch: StoreEpoch) -> Reader {
-    let stream = client.api(&client.master()).stream(&[BoardName::lobby()], None).await;
+    reads_at(client, &client.master(), epoch).await
+}
+
+/// Opens a client's stream at a master, as [`reads`] does at its own.
+pub(super) async fn reads_at(client: &ChatClient, master: &str, epoch: StoreEpoch) -> Reader {
+    let stream = client.api(master).stream(&[BoardName::lobby()], None).await;
     let cursor = Cursor { epoch, boards: BTreeMap::new() };
     Reader { stream: stream.expect("a stream"), cursor }
 }
