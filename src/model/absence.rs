@@ -25,7 +25,7 @@ pub enum AwayReason {
     Failing,
     /// Its file is not there: moved, removed, or its disk is not mounted.
     Gone,
-    /// Its file is another one: empty, of another cluster, or of another program.
+    /// It is another one: empty, of another cluster or of another program, or it wants a newer release.
     Replaced,
     /// It is an older copy: it lacks what was written in this epoch before.
     RolledBack,

@@ -17,7 +17,7 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     connection::Db,
     sql::{Columns, Outcome, int},
-    tx::{Manner, TURN, Tx},
+    tx::{Manner, TURN, Tx, begun},
 };
 use crate::{
     model::{
@@ -32,9 +32,11 @@ use crate::{
     },
 };
 
-/// The store's time, and the state of each board's lease and of the board.
+/// The store's time, the state of each board's lease and of the board, and the oldest release that may use
+/// the store.
 const LOOK: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, u.name,
-         l.epoch, l.lease, l.n, l.worker, l.batch, b.board, b.last_seq, b.last_posted_at
+         l.epoch, l.lease, l.n, l.worker, l.batch, b.board, b.last_seq, b.last_posted_at,
+         (SELECT min_reader FROM chatchat_store)
      FROM unnest($1::text[], $2::text[]) AS u (resource, name)
      LEFT JOIN leases l
          ON l.resource = u.resource AND l.epoch = (SELECT epoch FROM chatchat_store)
@@ -142,7 +144,7 @@ impl<'a> Append<'a> {
             try_join3(db.begin("BEGIN"), db.one(TURN, &[]), db.rows(LOOK, &[&resources, &names]))
                 .await?;
         self.on_found(&found)?;
-        let now_ms = found.first().map_or(Ok(0), |row| db.time(row, 0))?;
+        let now_ms = found.first().map_or(Ok(0), |row| begun(db, row, 10))?;
         Ok(Tx { db, now_ms, clock_ms: clock.nat(0)? })
     }
 

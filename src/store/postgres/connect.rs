@@ -149,7 +149,7 @@ impl Shared {
         login: Option<&StoreLogin>,
         heard: Option<&Heard>,
     ) -> Result<Db, StoreError> {
-        let before = self.seen.before();
+        let (before, closed) = (self.seen.before(), self.closed.load(Ordering::Relaxed));
         let find = async {
             let reached = self.reach_server(server, login, heard).await?;
             let found = schema::find(&reached.client, self.rights(), self.release).await;
@@ -187,6 +187,8 @@ impl Shared {
             clock: self.clock.clone(),
             seen: Arc::clone(&self.seen),
             mark,
+            steps: self.release.steps.len(),
+            closed,
             reads_guards: login.is_none(),
             _driver: driver,
         })

@@ -45,6 +45,10 @@ pub(super) struct Db {
     pub(super) seen: Arc<Seen>,
     /// Mark of the store when this was opened.
     pub(super) mark: Mark,
+    /// Number of schema steps that this process knows.
+    pub(super) steps: usize,
+    /// Count of [`Shared::closed`](super::shared::Shared::closed) when this was opened.
+    pub(super) closed: u64,
     /// Whether its user may read the guards of masters.
     pub(super) reads_guards: bool,
     /// Serves the connection until this is dropped.

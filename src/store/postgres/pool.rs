@@ -16,7 +16,11 @@
 //! 5. A connection is tried once for all who wait for it: if it fails, none of them waits for the next
 //!    try, and none is tried for whom nobody waits any more. One that comes late serves the next call.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use rand_chacha::rand_core::Rng;
 use tokio::sync::oneshot;
@@ -98,7 +102,7 @@ impl Worker {
     /// Opens the connection unless it is open. An error is also the answer to all who wait for it.
     fn connect<'a>(&'a self, db: &'a mut Option<Db>) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            db.take_if(|db| db.is_closed());
+            db.take_if(|db| !self.is_good(db));
             if db.is_none() {
                 // A change of the tables may take minutes: nobody waits for it once the store is dropped.
                 let connected = tokio::select! {
@@ -119,6 +123,11 @@ impl Worker {
             self.shared.set_absence(None);
             Ok(())
         })
+    }
+
+    /// Returns whether a connection may be used on.
+    fn is_good(&self, db: &Db) -> bool {
+        !db.is_closed() && db.closed == self.shared.closed.load(Ordering::Relaxed)
     }
 
     /// Carries out a group and answers it; gives the connection back if it is still good. If it cannot
@@ -153,7 +162,10 @@ impl Worker {
                 let written = group.iter().zip(&answers);
                 let ends = written.filter_map(|(job, answer)| ends_of(&job.op, answer));
                 self.shared.written.add(ends);
-                let is_good = !db.is_closed() && !answers.iter().any(ends_connection);
+                if answers.iter().any(finds_closed) {
+                    self.shared.closed.fetch_add(1, Ordering::Relaxed);
+                }
+                let is_good = self.is_good(&db) && !answers.iter().any(ends_connection);
                 let mut answers = answers.into_iter();
                 answer(group, |_| answers.next().unwrap_or_else(|| Err(unanswered())));
                 if !is_good {
@@ -305,6 +317,12 @@ fn answer(group: impl IntoIterator<Item = Job>, mut with: impl FnMut(&Op) -> Ans
 
 fn unanswered() -> StoreError {
     StoreError::Broken { why: "an operation without an answer".to_owned() }
+}
+
+/// Returns whether the answer says that the store is not this release's any more.
+fn finds_closed(answer: &Answer) -> bool {
+    let reason = answer.as_ref().err().and_then(StoreError::away_reason);
+    reason == Some(AwayReason::Replaced)
 }
 
 /// Returns whether a connection is not to be used again after this answer: its server is going, or

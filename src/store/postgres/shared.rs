@@ -46,6 +46,9 @@ pub(super) struct Shared {
     pub(super) release: Release,
     /// Longest time of a change of the tables, which tests make shorter.
     pub(super) change_max: Duration,
+    /// Number of times that a connection found the store closed to this release. The connections of before
+    /// are not used any more: each new one finds out by itself.
+    pub(super) closed: AtomicU64,
     /// Last failure to connect, until a connection is there again.
     pub(super) absence: Mutex<Option<StoreError>>,
     /// Ends that this process wrote and has not told others of.
@@ -81,6 +84,7 @@ impl Shared {
             clock,
             release: THIS_RELEASE,
             change_max: CHANGE_MAX,
+            closed: AtomicU64::new(0),
             absence: Mutex::default(),
             written: NewEnds::default(),
             readers: Readers::default(),

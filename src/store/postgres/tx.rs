@@ -7,13 +7,15 @@
 //! 2. A write *beside* them takes no turn: what a master lives by never waits for a batch of posts.
 //!    It raises the clock unless a write in turn has it, which then raises it itself.
 //! 3. A read is one statement, or several in one snapshot.
+//! 4. A store that a newer release has closed to this one meanwhile takes no write from it.
 
 use futures_util::future::{join, try_join, try_join3};
 use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     connection::Db,
-    sql::{Columns, NOW, Outcome, int, malformed},
+    schema,
+    sql::{Columns, Outcome, int, malformed},
 };
 use crate::{
     model::{
@@ -26,6 +28,10 @@ use crate::{
 
 /// Waits for the turn, and returns the greatest time of any write.
 pub(super) const TURN: &str = "SELECT at FROM clock WHERE one = 1 FOR UPDATE";
+
+/// Time of the server, ms since the Unix epoch, and the oldest release that may use the store.
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+            (SELECT min_reader FROM chatchat_store)";
 
 const CLUSTER: &str =
     "SELECT cluster, epoch, (extract(epoch FROM clock_timestamp()) * 1000)::bigint
@@ -57,6 +63,19 @@ impl Manner {
     }
 }
 
+/// Returns the time of a transaction from the first column of what it read first; the oldest release that
+/// may use the store stands in column `reader`.
+///
+/// # Errors
+/// [`StoreError::Away`] if the store wants a newer release.
+pub(super) fn begun(db: &Db, row: &Row, reader: usize) -> Outcome<u64> {
+    let wants = if row.is_null(reader)? { 0 } else { row.nat(reader)? };
+    match schema::too_new(wants, db.steps) {
+        None => db.time(row, 0),
+        Some(why) => Err(StoreError::away(AwayReason::Replaced, why).into()),
+    }
+}
+
 /// Transaction at one store time. Each concern's file adds its operations.
 pub(super) struct Tx<'a> {
     pub(super) db: &'a Db,
@@ -72,14 +91,14 @@ impl<'a> Tx<'a> {
         // The time is read by a statement of its own, after the wait for the turn.
         let (_, clock, now) =
             try_join3(db.begin("BEGIN"), db.one(TURN, &[]), db.one(NOW, &[])).await?;
-        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: clock.nat(0)? })
+        Ok(Self { db, now_ms: begun(db, &now, 1)?, clock_ms: clock.nat(0)? })
     }
 
     /// Begins a write that takes no turn.
     pub(super) async fn beside(db: &'a Db) -> Outcome<Self> {
         db.prepare(&[NOW]).await?;
         let (_, now) = try_join(db.begin("BEGIN"), db.one(NOW, &[])).await?;
-        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
+        Ok(Self { db, now_ms: begun(db, &now, 1)?, clock_ms: 0 })
     }
 
     /// Returns a read outside of any transaction: each of its statements has a snapshot of its own.
@@ -93,7 +112,7 @@ impl<'a> Tx<'a> {
         db.prepare(&[NOW]).await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let (_, now) = try_join(db.begin(begin), db.one(NOW, &[])).await?;
-        Ok(Self { db, now_ms: db.time(&now, 0)?, clock_ms: 0 })
+        Ok(Self { db, now_ms: begun(db, &now, 1)?, clock_ms: 0 })
     }
 
     /// Returns the time at which a write in turn looks at what has an end: what ended stays ended if the

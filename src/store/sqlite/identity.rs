@@ -16,7 +16,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{SqliteCore, Tx, sql::Columns, write_lock::beside};
+use super::{SqliteCore, Tx, schema, sql::Columns, write_lock::beside};
 pub use crate::store::history::Expected;
 use crate::{
     model::{
@@ -29,18 +29,25 @@ use crate::{
 
 impl SqliteCore {
     /// Reads the store's mark.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] if the store wants a newer release; those of the database.
     pub(super) fn mark(&self) -> Result<Mark, StoreError> {
         let mut find = self.db.prepare_cached(
-            "SELECT cluster, epoch, (SELECT value FROM meta WHERE name = 'clock') FROM cluster",
+            "SELECT cluster, epoch, (SELECT value FROM meta WHERE name = 'clock'), min_reader
+             FROM cluster",
         )?;
-        Ok(find.query_row([], |row| {
-            Ok(Mark {
+        let (mark, min_reader) = find.query_row([], |row| {
+            let mark = Mark {
                 cluster: row.get(0)?,
                 epoch: StoreEpoch(row.nat(1)?),
                 // A store of an earlier release has no clock yet.
                 clock_ms: row.get::<_, Option<i64>>(2)?.unwrap_or(0).try_into().unwrap_or(0),
-            })
-        })?)
+            };
+            Ok((mark, row.small(3)?))
+        })?;
+        schema::allowed(min_reader)?;
+        Ok(mark)
     }
 
     /// Lists the boards with their last places.

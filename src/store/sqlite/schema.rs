@@ -275,14 +275,22 @@ pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
     let min_reader = db.query_row("SELECT min_reader FROM cluster", [], |row| row.small(0));
     match min_reader.optional()? {
         None => Err(refused("the store has no cluster row")),
-        Some(min) if min as usize > STEPS.len() => Err(StoreError::Refused {
-            why: format!(
-                "it wants a release that knows step {min}, and this one knows {}: install a newer one",
-                STEPS.len()
-            ),
-        }),
-        Some(_) => Ok(FileState::Store { steps }),
+        Some(min) => allowed(min).map(|()| FileState::Store { steps }),
     }
+}
+
+/// Refuses a store that wants a release which knows more steps than this one.
+///
+/// # Errors
+/// [`StoreError::Refused`] with the remedy.
+pub(super) fn allowed(min_reader: u32) -> Result<(), StoreError> {
+    if min_reader as usize <= STEPS.len() {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "it wants a release that knows step {min_reader}, and this one knows {}: install a newer one",
+        STEPS.len()
+    )))
 }
 
 /// Creates the tables if there are none, and adds the schema steps that an older release did not

@@ -126,7 +126,7 @@ async fn server_that_was_killed_is_used_again_once_it_is_back() {
 }
 
 #[tokio::test]
-async fn client_stopped_in_its_turn_holds_others_up_for_a_second_at_most() {
+async fn client_stopped_in_its_turn_is_ended_by_the_server_and_holds_up_no_write_beside() {
     let env = real_env();
     let Some(server) = Server::start(&env, &[]).await else { return };
     let store = opened(&env, &server).await;

@@ -1,11 +1,17 @@
 //! Round trips to the server: how many a batch takes, and that those of one fit into the time-out where
 //! each takes a while.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 use futures_util::future::join_all;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
 };
 
@@ -61,18 +67,34 @@ async fn read_mark_takes_one_statement_for_the_digests_of_all_sessions_of_its_us
     assert_eq!(changed, ["241"]);
 }
 
-/// Time that a round trip to the server takes more.
-const LATE: Duration = Duration::from_millis(1);
+/// Round trips of each connection: how often something was asked on it after an answer.
+type Trips = Arc<Mutex<Vec<Arc<AtomicUsize>>>>;
 
-/// Relays connections to a server, and passes each request on after a while.
-async fn relay(env: Env, from: TcpListener, socket: PathBuf) {
+/// Returns the round trips of each connection so far.
+fn counts(trips: &Trips) -> Vec<usize> {
+    let all = trips.lock().unwrap_or_else(PoisonError::into_inner);
+    all.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+}
+
+/// Relays connections to a server, and passes each answer on after a while.
+async fn relay(env: Env, from: TcpListener, socket: PathBuf, late: Duration, trips: Trips) {
     loop {
         let (client, _) = from.accept().await.expect("a connection");
-        drop(env.spawn("test-relay", relay_one(env.clone(), client, socket.clone())));
+        let count = Arc::<AtomicUsize>::default();
+        trips.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&count));
+        let one = relay_one(env.clone(), client, socket.clone(), late, count);
+        drop(env.spawn("test-relay", one));
     }
 }
 
-async fn relay_one(env: Env, mut client: TcpStream, socket: PathBuf) {
+async fn relay_one(
+    env: Env,
+    mut client: TcpStream,
+    socket: PathBuf,
+    late: Duration,
+    count: Arc<AtomicUsize>,
+) {
+    let is_answered = AtomicBool::new(false);
     client.set_nodelay(true).expect("set");
     let mut server = UnixStream::connect(socket).await.expect("it is up");
     let (mut requests, mut answered) = client.split();
@@ -81,8 +103,21 @@ async fn relay_one(env: Env, mut client: TcpStream, socket: PathBuf) {
         let mut chunk = vec![0; 64 * 1024];
         loop {
             let read = requests.read(&mut chunk).await.unwrap_or(0);
-            env.sleep(LATE).await;
+            if is_answered.swap(false, Ordering::Relaxed) {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
             if read == 0 || asked.write_all(&chunk[..read]).await.is_err() {
+                break;
+            }
+        }
+    };
+    let answer = async {
+        let mut chunk = vec![0; 64 * 1024];
+        loop {
+            let read = answers.read(&mut chunk).await.unwrap_or(0);
+            env.sleep(late).await;
+            is_answered.store(true, Ordering::Relaxed);
+            if read == 0 || answered.write_all(&chunk[..read]).await.is_err() {
                 break;
             }
         }
@@ -90,8 +125,39 @@ async fn relay_one(env: Env, mut client: TcpStream, socket: PathBuf) {
     tokio::select! {
         biased;
         () = ask => {}
-        _ = copy(&mut answers, &mut answered) => {}
+        () = answer => {}
     }
+}
+
+/// Opens a store whose answers are late, and counts its round trips.
+async fn far(env: &Env, server: &Server, late: Duration) -> (Store, Trips, TaskGuard) {
+    let from = listener().await;
+    let address = behind(&from);
+    let socket = server.dir().join(format!(".s.PGSQL.{}", server.port()));
+    let trips = Trips::default();
+    let relay = relay(env.clone(), from, socket, late, Arc::clone(&trips));
+    let relay = env.spawn("test-relay", relay).abort_on_drop();
+    let store = open(env, address, ServerLimits::new(Duration::from_secs(1))).await;
+    (store.expect("a store"), trips, relay)
+}
+
+#[tokio::test]
+async fn batch_of_new_posts_takes_two_round_trips() {
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let near = opened(&env, &server).await;
+    let permission = lobby(&near, 1).await;
+    // What is sent without waiting leaves well within this time.
+    let (store, trips, _relay) = far(&env, &server, Duration::from_millis(20)).await;
+    let posts = |from: u64| (from..from + 64).map(post).collect();
+    // Connects and prepares.
+    write_at(&store, &permission, 1, posts(1)).await.expect("written");
+    let before = counts(&trips);
+    let written = write_at(&store, &permission, 2, posts(65)).await.expect("written");
+    assert_eq!(written.len(), 64);
+    let each = counts(&trips).into_iter().zip(before).map(|(now, before)| now - before);
+    // Others are told on a connection of its own.
+    assert_eq!(each.max(), Some(2));
 }
 
 #[tokio::test]
@@ -108,12 +174,7 @@ async fn many_redemptions_that_wait_settle_where_a_round_trip_takes_a_millisecon
     let ticket = |n| Task::PutTicket { key: key(n), ticket_sha256: [n; 32] };
     write_at(&near, &permission, 2, (0..128).map(ticket).collect()).await.expect("kept");
 
-    let far = listener().await;
-    let address = behind(&far);
-    let limits = ServerLimits::new(Duration::from_secs(1));
-    let socket = server.dir().join(format!(".s.PGSQL.{}", server.port()));
-    let _relay = env.spawn("test-relay", relay(env.clone(), far, socket)).abort_on_drop();
-    let store = open(&env, address, limits).await.expect("a store");
+    let (store, _, _relay) = far(&env, &server, Duration::from_millis(1)).await;
 
     // As a master has them written.
     let config = Config::default();

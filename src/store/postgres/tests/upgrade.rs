@@ -216,6 +216,32 @@ async fn store_of_a_release_that_allows_no_older_one_is_refused_with_the_remedy(
 }
 
 #[tokio::test]
+async fn node_that_is_allowed_no_more_meanwhile_finds_the_store_away_on_the_connections_of_before()
+{
+    let env = real_env();
+    let Some(server) = Server::start(&env, &[]).await else { return };
+    let store = opened(&env, &server).await;
+    let permission = lobby(&store, 1).await;
+    write(&store, &permission, 1).await.expect("written");
+    store.touch_sessions(NodeId([1; 16]), Vec::new()).await.expect("touched");
+    assert_eq!(seqs(&store).await, in_order(1));
+
+    let closes = "UPDATE chat.chatchat_store SET min_reader = steps + 1";
+    server.sql(&env, closes).await;
+    let written = write(&store, &permission, 2).await.expect_err("a write in turn");
+    let read = store.boards().await.map(drop).expect_err("a read after it");
+    let touched = store.touch_sessions(NodeId([1; 16]), Vec::new()).await;
+    let touched = touched.map(drop).expect_err("a write beside");
+    for error in [written, read, touched] {
+        assert_eq!(error.away_reason(), Some(AwayReason::Replaced), "{error}");
+        assert!(error.to_string().contains(&too_new()), "{error}");
+    }
+    server.sql(&env, "UPDATE chat.chatchat_store SET min_reader = 1").await;
+    write_patiently(&env, &store, &permission, 2).await;
+    assert_eq!(seqs(&store).await, in_order(2));
+}
+
+#[tokio::test]
 async fn store_that_a_newer_release_made_is_used_if_that_allows_it() {
     let env = real_env();
     let Some(server) = Server::start(&env, &[]).await else { return };

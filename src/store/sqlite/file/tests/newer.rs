@@ -73,3 +73,29 @@ async fn file_of_a_newer_release_that_allows_no_older_one_is_refused_with_the_re
     assert_eq!(SqliteCore::open_to_read(&path, TIMEOUT).map(drop), refused);
     assert_eq!(steps_of(&path), steps);
 }
+
+#[tokio::test]
+async fn process_whose_release_is_allowed_no_more_meanwhile_finds_the_store_away() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("store.db");
+    let env = real_env();
+    let store = open(&env, &path, PATIENT).expect("a store");
+    let board = Board::made(&store, 1).await;
+    assert_eq!(seq_of(&board.write(&store, 2, 1).await), Some(1));
+
+    let steps = upgrade(&path);
+    let db = Connection::open(&path).expect("opened");
+    db.execute("UPDATE cluster SET min_reader = ?1", [steps]).expect("set");
+    let away = [
+        board.write(&store, 3, 2).await.map(drop).expect_err("a write"),
+        store.read(board.name(), Range::Last, 9).await.map(drop).expect_err("a read"),
+    ];
+    for error in away {
+        assert_eq!(error.away_reason(), Some(AwayReason::Replaced), "{error}");
+        assert!(error.to_string().contains("install a newer one"), "{error}");
+    }
+    let posts = || db.query_row("SELECT count(*) FROM posts", [], |row| row.get::<_, u32>(0));
+    assert_eq!(posts(), Ok(1));
+    db.execute("UPDATE cluster SET min_reader = 1", []).expect("set");
+    assert_eq!(seq_of(&board.write(&store, 3, 2).await), Some(2), "it may again");
+}
