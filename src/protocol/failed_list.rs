@@ -177,7 +177,11 @@ mod tests {
         let mut ways = Vec::new();
         for n in 0..4 {
             ways.push(list.list(at(n), node(1), Registration(n), "silent").retry_ms);
-            list.remove(&node(1));
+            let listed = list.remove(&node(1)).expect("listed");
+            assert_eq!(
+                (u64::from(listed.times), listed.since, &*listed.why),
+                (n + 1, at(n), "silent")
+            );
         }
         assert_eq!(ways, [1000, 2000, 4000, 4000]);
         assert_eq!(list.next_deadline(), None);

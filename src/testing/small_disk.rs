@@ -1,8 +1,8 @@
 //! Small file system of a test, which it can fill up.
 
-use std::{fs, io::Write, path::PathBuf, process::Command};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
 
-use super::skip::skip;
+use super::skip::{say_skipped, skip};
 use crate::env::real::TempDir;
 
 /// File system of 2 MiB in memory, unmounted with its handle.
@@ -10,7 +10,7 @@ use crate::env::real::TempDir;
 pub struct SmallDisk(TempDir);
 
 impl SmallDisk {
-    /// Mounts it; `None` where that is not allowed, after the test was [skipped](skip).
+    /// Mounts it; `None` where that is not allowed, after the test was [skipped](skip()).
     ///
     /// # Panics
     /// When there can be no temporary directory.
@@ -22,7 +22,11 @@ impl SmallDisk {
         if mount.output().is_ok_and(|done| done.status.success()) {
             return Some(Self(dir));
         }
-        skip("no small disk can be mounted (it needs root)");
+        if fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0) {
+            say_skipped("this machine gives nobody a small disk");
+        } else {
+            skip("no small disk can be mounted (it needs root)");
+        }
         None
     }
 

@@ -14,8 +14,17 @@ use chatchat::env::real::TempDir;
 
 use crate::harness::{Cluster, WAIT, free_ports, get, runs, signal};
 
-/// Runs a master for a while, or until it ends, with stdout and stderr on a full disk.
-fn run_on_full_disk(args: &[&str]) -> Option<i32> {
+/// End of a process that was watched for a while.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    ServesOn,
+    Code(Option<i32>),
+    NeverServed,
+}
+
+/// Runs a master for a while, or until it ends, with stdout and stderr on a full disk. One that a signal
+/// ended has no code.
+fn run_on_full_disk(args: &[&str]) -> End {
     let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let (dir, port) = (TempDir::new().expect("a directory"), free_ports());
     let mut process = Command::new(env!("CARGO_BIN_EXE_chatchat-master"))
@@ -30,30 +39,31 @@ fn run_on_full_disk(args: &[&str]) -> Option<i32> {
         .spawn()
         .expect("it starts");
     let until = Instant::now() + WAIT;
-    let code = loop {
+    let end = loop {
         if let Some(status) = process.try_wait().expect("it is our child") {
-            break status.code();
+            break End::Code(status.code());
         }
         if Instant::now() > until {
-            break None;
+            break End::NeverServed;
         }
         if TcpStream::connect(("127.0.0.1", port)).is_ok() && get(port, "/healthz").contains("200")
         {
             // Lines about its start are behind it; it has to live on.
             thread::sleep(Duration::from_secs(1));
-            break process.try_wait().expect("it is our child").and_then(|status| status.code());
+            let ended = process.try_wait().expect("it is our child");
+            break ended.map_or(End::ServesOn, |status| End::Code(status.code()));
         }
         thread::sleep(Duration::from_millis(50));
     };
     let _ = process.kill();
     let _ = process.wait();
-    code
+    end
 }
 
 #[test]
 fn node_lives_on_a_full_log_disk_and_answers_that_cannot_be_written_are_errors() {
-    assert_eq!(run_on_full_disk(&[]), None, "it serves on");
-    assert_eq!(run_on_full_disk(&["--check-config"]), Some(1));
+    assert_eq!(run_on_full_disk(&[]), End::ServesOn);
+    assert_eq!(run_on_full_disk(&["--check-config"]), End::Code(Some(1)));
 }
 
 #[test]

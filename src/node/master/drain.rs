@@ -108,10 +108,9 @@ impl Driver {
     /// Sends the readers of some streams elsewhere, each batch to all other masters in turn.
     fn end_batch(&mut self, now: Mono) {
         let mut others = self.other_masters();
-        let half = BATCH_INTERVAL / 2;
         let share = f64::from(self.env.rng("drain").next_u32()) / f64::from(u32::MAX);
         let Some(drain) = &mut self.drain else { return };
-        drain.batch_at = now + half + BATCH_INTERVAL.mul_f64(share);
+        drain.batch_at = now + pause(share);
         self.served_at = now;
         let batch = if drain.has_others { drain.batch } else { usize::MAX };
         for id in self.streams.table.ids().into_iter().take(batch) {
@@ -152,6 +151,11 @@ impl Driver {
     }
 }
 
+/// Returns the time until the next batch: `share`, from 0 to 1, of what it may be.
+fn pause(share: f64) -> Duration {
+    BATCH_INTERVAL / 2 + BATCH_INTERVAL.mul_f64(share)
+}
+
 /// Checks that people and work have somewhere to go: a linked master that can have things written or, when
 /// this one cannot either, any that is linked and goes on.
 const fn may_drain(
@@ -169,6 +173,12 @@ const fn may_drain(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn batches_follow_each_other_by_half_to_one_and_a_half_of_the_interval() {
+        let pauses = [0.0, 0.5, 1.0].map(|share| pause(share).as_millis());
+        assert_eq!(pauses, [50, 100, 150]);
+    }
 
     #[test]
     fn master_goes_when_another_can_go_on_as_well_as_itself() {
