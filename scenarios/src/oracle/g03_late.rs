@@ -51,13 +51,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     }
     let mut found = Vec::new();
     for ((_, id), tries) in &tries {
-        let late = longest(tries, evidence.ended, BETWEEN_TRIES)
-            .filter(|(from, until)| until.saturating_sub(*from) > limit(evidence))
+        let span = longest(tries, evidence.ended, BETWEEN_TRIES);
+        let late = span
+            .and_then(|span| late_of(evidence, tries[0], span))
             .or_else(|| late_in_silence(evidence, tries));
         let Some((from, until)) = late else { continue };
-        if !could_settle(evidence, tries[0], from) {
-            continue;
-        }
         let text = format!(
             "post {id} was sent for {} from {} on, and a master, a worker and the store were whole",
             seconds(until.saturating_sub(from)),
@@ -67,6 +65,23 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         found.push(broken(Property::G3, "late", text, clues));
     }
     found
+}
+
+/// Returns the part of a span of tries for which something could settle the post, if it is too long: from the
+/// beginning on, or from the aftermath of a fault that ended meanwhile.
+fn late_of(
+    evidence: &Evidence<'_>,
+    operation: &Operation,
+    (from, until): (Duration, Duration),
+) -> Option<(Duration, Duration)> {
+    let ends = evidence.incidents.iter().filter_map(|it| it.until).map(|end| end + AFTERMATH);
+    let mut begins: Vec<_> = ends.filter(|end| (from..until).contains(end)).collect();
+    begins.push(from);
+    begins.sort_unstable();
+    let is_late = |from: &Duration| {
+        until.saturating_sub(*from) > limit(evidence) && could_settle(evidence, operation, *from)
+    };
+    begins.into_iter().find(is_late).map(|from| (from, until))
 }
 
 fn limit(evidence: &Evidence<'_>) -> Duration {
@@ -105,7 +120,7 @@ fn late_in_silence(evidence: &Evidence<'_>, tries: &[&Operation]) -> Option<(Dur
     let between = BETWEEN_TRIES_IN_SILENCE + PER_SILENT_MASTER * other_masters(evidence);
     longest(tries, evidence.ended, between).filter(|(from, until)| {
         let is_late = until.saturating_sub(*from) > silent_limit(evidence);
-        is_late && only_silence(evidence, *from)
+        is_late && only_silence(evidence, *from) && could_settle(evidence, tries[0], *from)
     })
 }
 
@@ -232,6 +247,22 @@ mod tests {
         assert_eq!((told.len(), told[0].rule.name), (1, "late"), "{told:?}");
         assert_eq!(settled_after(25, "target = \"store\""), []);
         assert_eq!(settled_after(25, "target = \"master:*\""), []);
+    }
+
+    #[test]
+    fn post_that_does_not_settle_long_after_a_fault_ended_is_reported() {
+        let settled_at = |end: u64| {
+            let mut made = Fixture::with_faults(&[("exit", "target = \"store\"", 29_000, 40_000)]);
+            let mut from = 30_000;
+            while from < end {
+                made.did(0, from, end.min(from + 11_900), Fixture::request(1), busy(503));
+                from += 12_000;
+            }
+            made.acked(0, 1, end, end + 50, 1);
+            made.breaks(judge, "g03.late")
+        };
+        assert_eq!(settled_at(72_000), 0, "within the bound, once the store is back and in use");
+        assert_eq!(settled_at(75_000), 1);
     }
 
     #[test]

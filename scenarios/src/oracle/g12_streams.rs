@@ -21,7 +21,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let history = evidence.history;
     let mut found = Vec::new();
     for stream in &history.streams {
-        let mut list = Listed { own: history.users.get(&stream.who).copied(), ..Listed::default() };
+        let mut list = Listed::of(evidence, stream);
         for (at, delivery) in &stream.deliveries {
             let StreamEvent::Presence(event) = &delivery.event else { continue };
             if let Err((rule, text)) = list.apply(event) {
@@ -35,7 +35,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     let here = present(evidence, &sessions, reading_from.saturating_sub(TOLD_WITHIN), reading_from);
     let trouble = evidence.last_trouble_but_clocks(reading_from);
     for stream in history.streams.iter().filter(|stream| here.contains_key(&stream.who)) {
-        let Some(list) = listed_at(stream, reading_from) else { continue };
+        let Some(list) = listed_at(evidence, stream, reading_from) else { continue };
         if list.total > PRESENCE_MAX as u64 {
             continue;
         }
@@ -60,11 +60,11 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
 }
 
 /// Returns the list as an open stream had told it by a time.
-fn listed_at(stream: &StreamLog, at: Duration) -> Option<Listed> {
+fn listed_at(evidence: &Evidence<'_>, stream: &StreamLog, at: Duration) -> Option<Listed> {
     if stream.is_slow || stream.end.is_some() {
         return None;
     }
-    let mut list = Listed::default();
+    let mut list = Listed::of(evidence, stream);
     for (_, delivery) in stream.deliveries.iter().take_while(|(told, _)| *told <= at) {
         if let StreamEvent::Presence(event) = &delivery.event {
             list.apply(event).ok()?;
@@ -84,6 +84,11 @@ struct Listed {
 }
 
 impl Listed {
+    /// Returns the list of a stream that has told nothing yet.
+    fn of(evidence: &Evidence<'_>, stream: &StreamLog) -> Self {
+        Self { own: evidence.history.users.get(&stream.who).copied(), ..Self::default() }
+    }
+
     fn apply(&mut self, event: &PresenceEvent) -> Result<(), (&'static str, String)> {
         match event {
             PresenceEvent::List { users } => {
@@ -175,7 +180,8 @@ mod tests {
         assert_eq!(told(Vec::new()), [""; 0], "nothing was told");
         let users = [0, 1].iter().map(person).collect();
         let early = PresenceEvent::Window { version: 4, total: 1, users };
-        assert_eq!(told(vec![(21_000, StreamEvent::Presence(early))]), [""; 0], "its own person");
+        let early = (21_000, StreamEvent::Presence(early));
+        assert_eq!(told(vec![early]), [""; 0], "its own person");
     }
 
     #[test]
@@ -187,6 +193,14 @@ mod tests {
         assert_eq!(told(count), ["count"]);
         assert_eq!(told(vec![first]), ["untold"], "who left");
         assert_eq!(told(vec![(21_000, window(4, &[1]))]), ["untold"], "who is there");
+        let users = [1, 2].iter().map(person).collect();
+        let early = PresenceEvent::Window { version: 4, total: 1, users };
+        let early = vec![(21_000, StreamEvent::Presence(early)), (23_000, change(4, 2, &[3], &[]))];
+        assert_eq!(
+            told(early),
+            ["untold", "untold"],
+            "who is there and who left, after an early window"
+        );
     }
 
     #[test]

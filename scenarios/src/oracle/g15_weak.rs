@@ -212,7 +212,10 @@ fn refused(evidence: &Evidence<'_>, settled: &Settled) -> Vec<Violation> {
         for operation in &evidence.history.operations {
             let Some(board) = board_of(&operation.request) else { continue };
             let (at, is_put_off) = match (operation.failure(), operation.reply()) {
-                (Some((at, failure)), _) => (at, is_put_off(failure)),
+                (Some((at, failure)), _) => {
+                    let is_lost = || is_lost_on_the_way(evidence, operation, failure, at);
+                    (at, is_put_off(failure) || is_lost())
+                }
                 (None, Some((at, _))) => (at, false),
                 (None, None) => continue,
             };
@@ -279,12 +282,25 @@ const fn board_of(request: &Request) -> Option<&BoardName> {
     }
 }
 
+/// Returns whether a master failed what it was asked, for no fault of the request and no overload.
 const fn is_put_off(failure: &Failure) -> bool {
     match failure {
         Failure::Busy { status, .. } => *status == 503,
-        Failure::Unknown { status: Some(status), .. } => *status == 504,
-        _ => false,
+        Failure::Unknown { status, .. } => status.is_some(),
+        Failure::Refused { .. } | Failure::Unreached { .. } => false,
     }
+}
+
+/// Returns whether no answer came to a person whose machine was whole.
+fn is_lost_on_the_way(
+    evidence: &Evidence<'_>,
+    operation: &Operation,
+    failure: &Failure,
+    at: Duration,
+) -> bool {
+    let since = operation.invoked.saturating_sub(AFTERMATH);
+    matches!(failure, Failure::Unknown { status: None, .. } | Failure::Unreached { .. })
+        && !evidence.is_touched(evidence.machine_of(operation.who), since, at)
 }
 
 /// Returns whether a fault takes the store away from everybody, and does nothing else: its machine stands

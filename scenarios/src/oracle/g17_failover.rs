@@ -132,12 +132,17 @@ fn orphans<'a>(
     })
 }
 
-/// Returns when the session of a stream heard from a later one, which may be at the same master once
-/// that is back from its death at a time.
+/// Returns when the reader of a stream, or a later page of its session, heard from a later one, which may be
+/// at the same master once that is back from its death at a time.
 fn next_of(evidence: &Evidence<'_>, stream: &StreamLog, death: Duration) -> Option<Duration> {
-    // A reload in between begins another reader of the same session.
     let later = evidence.history.streams.iter().skip(stream.number + 1);
-    let began = later.filter(|other| other.who == stream.who).filter_map(|other| {
+    let goes_on = |other: &&StreamLog| {
+        let reader = other.reader.and_then(|reader| evidence.history.readers.get(reader));
+        // A reload in between begins another reader of the same session; a second tab is not this one.
+        let is_page = reader.is_some_and(|reader| reader.kind == ReaderKind::Page);
+        other.who == stream.who && (other.reader == stream.reader || is_page)
+    };
+    let began = later.filter(goes_on).filter_map(|other| {
         let (at, _) = other.deliveries.first()?;
         (other.master != stream.master || *at > death).then_some(*at)
     });
@@ -152,7 +157,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::oracle::fixtures::{Fixture, lobby_cursor, ms};
+    use crate::{
+        history::Reader,
+        oracle::fixtures::{Fixture, lobby_cursor, ms},
+    };
 
     /// Makes a master die at 30 s while four people read from it; they stream again at these times.
     fn died(kind: &str, again: [u64; 4]) -> Fixture {
@@ -172,6 +180,19 @@ mod tests {
         }
         made.one_reader(lobby_cursor(1));
         made
+    }
+
+    #[test]
+    fn page_that_does_not_stream_again_while_a_second_tab_does_is_reported() {
+        let other = |kind: ReaderKind| {
+            let mut made = died("exit", [30_500, 31_000, 31_900, 31_900]);
+            let reader = Reader { kind, ..made.history.readers[0].clone() };
+            made.history.readers.push(reader);
+            made.history.streams.last_mut().expect("a stream").reader = Some(1);
+            made.rules(judge)
+        };
+        assert_eq!(other(ReaderKind::Tab), ["g17.late"]);
+        assert_eq!(other(ReaderKind::Page), [""; 0], "it was reloaded");
     }
 
     #[test]

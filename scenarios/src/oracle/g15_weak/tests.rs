@@ -239,6 +239,22 @@ fn post_refused_while_the_store_alone_is_away_is_reported() {
 }
 
 #[test]
+fn post_that_fails_or_gets_no_answer_while_the_store_alone_is_away_is_reported() {
+    let fails = |status, faults: &[(&str, &str, u64, u64)]| {
+        let mut made = made(faults);
+        let failure = Failure::Unknown { status, why: "cut".to_owned() };
+        made.did(0, 26_000, 26_010, Fixture::request(2), Err(failure));
+        made.breaks(judge, "g15.refused")
+    };
+    for status in [Some(500), Some(504), None] {
+        assert_eq!(fails(status, &[STORE]), 1, "{status:?}");
+    }
+    let machine = ("crash", "target = \"person:0\"", 25_900, 26_000);
+    assert_eq!(fails(None, &[STORE, machine]), 0, "its own machine may have lost it");
+    assert_eq!(fails(Some(500), &[STORE, machine]), 1);
+}
+
+#[test]
 fn store_that_is_cut_off_from_all_nodes_both_ways_is_away_alone() {
     let all = "from = [\"master:*\", \"worker:*\"]\nto = \"store\"";
     let back = "from = \"store\"\nto = [\"worker:*\", \"master:0\", \"master:1\"]";
