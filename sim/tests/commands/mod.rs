@@ -16,7 +16,7 @@ use super::{sim, text};
 type Test = fn() -> Result<(), Failed>;
 
 /// The tests, each with its name.
-pub(crate) const ALL: [(&str, Test); 16] = [
+pub(crate) const ALL: [(&str, Test); 18] = [
     ("run_as_json_is_one_document_that_names_the_build", json),
     ("sweep_that_holds_sums_its_runs_up", sweep),
     ("sweep_keeps_a_failure_with_its_replay_command", keeps),
@@ -30,6 +30,8 @@ pub(crate) const ALL: [(&str, Test); 16] = [
     ("campaign_with_a_story_that_does_not_exist_is_refused_before_a_run", missing),
     ("shrink_of_a_run_that_holds_is_refused", shrink),
     ("explain_of_a_run_that_holds_is_refused", explain),
+    ("shrink_leaves_the_one_fault_that_a_failure_needs", shrinks),
+    ("explain_tells_how_many_detours_of_each_time_fail_alike", explains),
     ("replay_writes_a_page_that_holds_the_run", replay),
     ("bug_that_is_not_planted_is_refused_with_the_nearest_one", bug),
     ("list_shows_each_story_with_its_sentence", list),
@@ -38,6 +40,8 @@ pub(crate) const ALL: [(&str, Test); 16] = [
     ("check_names_file_line_and_the_nearest_word", refusal),
 ];
 
+/// Story that fails of itself: it expects what a lease does not give.
+const IMPATIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stories/impatient.toml");
 const TOOTHLESS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stories/toothless.toml");
 
 /// A folder of this process that is empty.
@@ -155,6 +159,36 @@ fn explain() -> Result<(), Failed> {
     let output = sim(&["explain", TOOTHLESS])?;
     let said = text(&output);
     expect(output.status.code() == Some(2) && said.contains("nothing to explain"), &said)
+}
+
+fn shrinks() -> Result<(), Failed> {
+    let folder = folder("shrinks")?;
+    let shrunk = folder.join("deeper/shrunk.toml").to_string_lossy().into_owned();
+    let output = sim(&["shrink", IMPATIENT, "--out", &shrunk])?;
+    let said = text(&output);
+    let says =
+        ["breaks   G9 g09.waited", "before   3 faults, 2 masters", "after    1 faults, 1 masters"];
+    let is_told = says.iter().all(|line| said.contains(line)) && !said.contains("bound of");
+    expect(is_told && output.status.code() == Some(11), &said)?;
+    let story = fs::read_to_string(&shrunk)?;
+    let is_minimal = story.matches("[[fault]]").count() == 1 && story.contains("kind = \"exit\"");
+    expect(is_minimal && story.contains("people = 1\n"), &story)?;
+    let (_, replay) = said.split_once("chatchat-sim run ").ok_or("no command runs it again")?;
+    let words: Vec<_> = replay.lines().next().unwrap_or_default().split(' ').collect();
+    let output = sim(&[&["run"], &words[..]].concat())?;
+    let again = text(&output);
+    expect(output.status.code() == Some(11) && again.contains("[g09.waited]"), &again)?;
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn explains() -> Result<(), Failed> {
+    let output = sim(&["explain", IMPATIENT, "--steps", "2", "--detours", "2"])?;
+    let said = text(&output);
+    let tried = said.lines().filter(|line| line.ends_with(" of 2 fail")).count();
+    let says = said.contains("breaks   G9 g09.waited")
+        && said.contains("    0.000 s  ")
+        && said.lines().any(|line| line.starts_with("doomed   "));
+    expect(says && tried >= 3 && output.status.code() == Some(11), &said)
 }
 
 fn replay() -> Result<(), Failed> {

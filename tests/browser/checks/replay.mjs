@@ -94,11 +94,8 @@ const settle = (tab) =>
 // What the last drawing drew, in numbers.
 async function drawn(tab) {
   await settle(tab);
-  const { lanes, faults, streams, deliveries, complaints, hits, picked } = await tab.evaluate(() => ({
-    ...document.getElementById("view").dataset,
-  }));
-  const numbers = { lanes, faults, streams, deliveries, complaints, hits: hits ?? 0 };
-  return { ...Object.fromEntries(Object.entries(numbers).map(([name, n]) => [name, Number(n)])), picked };
+  const { picked, hits = 0, ...numbers } = await tab.evaluate(() => ({ ...document.getElementById("view").dataset }));
+  return { ...Object.fromEntries(Object.entries({ hits, ...numbers }).map(([name, n]) => [name, Number(n)])), picked };
 }
 
 // The part of the run that is in sight: times, and how far the lanes are scrolled.
@@ -138,6 +135,47 @@ async function rings(tab, points) {
       return Array.from({ length: 16 }).some(is) ? "ring" : "none";
     });
   }, points);
+}
+
+// A run of little, so that each thing lies alone: two messages of which one is lost, and two calls of a person.
+function sparse(run) {
+  const [one, other] = [run.lanes.indexOf("master0"), run.lanes.indexOf("worker0")];
+  const person = run.lanes.indexOf("person0");
+  const [from, until] = [run.zero, run.zero + 1_000_000_000];
+  const at = (share) => from + share * 1_000_000_000;
+  const messages = [
+    [at(0.2), at(0.4), one, other, "Assign, 120 bytes"],
+    [at(0.6), null, other, one, "Done, 60 bytes"],
+  ];
+  const calls = [
+    [at(0.1), at(0.3), person, "Post -> 201", 1],
+    [at(0.5), at(0.7), person, "Post -> 503", 0],
+  ];
+  const marks = [[at(0.9), one, "master:0: an event", "event"]];
+  return { ...run, from, until, messages, calls, marks, streams: [], deliveries: [], faults: [], complaints: [] };
+}
+
+// The strongest ink at each of these places, a time and the lanes between whose middles it lies, and the share of the
+// way: how much more red, green and blue it has than the other two.
+async function inks(tab, places) {
+  await settle(tab);
+  return tab.evaluate((places) => {
+    const context = document.getElementById("view").getContext("2d");
+    return places.map(({ time, lanes: [one, other], share = 0 }) => {
+      const [left, high] = [x(time), y(one) + (y(other) - y(one)) * share];
+      const { data } = context.getImageData(Math.round(left) - 3, Math.round(high) - 3, 7, 7);
+      const seen = { red: 0, green: 0, blue: 0 };
+      for (let at = 0; at < data.length; at += 4) {
+        const [red, green, blue, solid] = data.slice(at, at + 4);
+        if (solid < 40) continue;
+        seen.red = Math.max(seen.red, red - Math.max(green, blue));
+        seen.green = Math.max(seen.green, green - Math.max(red, blue));
+        seen.blue = Math.max(seen.blue, blue - Math.max(red, green));
+      }
+      const [[hue, strength]] = Object.entries(seen).sort(([, one], [, other]) => other - one);
+      return strength < 25 ? "none" : hue;
+    });
+  }, places);
 }
 
 function withData(html, run) {
@@ -255,7 +293,7 @@ export const checks = [
           await open(given, html, { viewport, colorScheme }, async (tab) => {
             await tab.click("#all");
             const whole = await drawn(tab);
-            for (const what of ["lanes", "faults", "streams", "deliveries"]) {
+            for (const what of ["lanes", "faults", "streams", "deliveries", "messages", "calls", "events"]) {
               assert.ok(whole[what] > 0, `${what} at ${viewport.width} px: ${JSON.stringify(whole)}`);
             }
             await fits(tab, viewport);
@@ -267,6 +305,47 @@ export const checks = [
             assert.ok((await drawn(tab)).lanes < whole.lanes);
           });
         }
+      }
+    },
+  ],
+  [
+    "messages are drawn as arrows with their names, and people's calls as bars, and each box hides its own",
+    async (given) => {
+      const html = await page(given.sim);
+      const run = sparse(readRun(html));
+      const [[sent, arrives, one, other], [lost]] = run.messages;
+      const [well, badly] = run.calls;
+      const arrow = [
+        { time: (sent + arrives) / 2, lanes: [one, other], share: 0.5 },
+        { time: arrives, lanes: [other, other] },
+      ];
+      const cross = [{ time: lost, lanes: [other, one], share: 0.4 }];
+      const bars = [well, badly].map(([begun, ended, lane]) => ({ time: (begun + ended) / 2, lanes: [lane, lane] }));
+      const dot = [{ time: run.marks[0][0], lanes: [one, one] }];
+      const nowhere = [{ time: run.zero + 450_000_000, lanes: [one, other], share: 0.3 }];
+      const all = [...arrow, ...cross, ...bars, ...dot, ...nowhere];
+      for (const viewport of Object.values(SIZES)) {
+        await open(given, withData(html, run), { viewport, colorScheme: "light" }, async (tab) => {
+          const { messages, calls, events } = await drawn(tab);
+          assert.deepEqual({ messages, calls, events }, { messages: 2, calls: 2, events: 1 });
+          const shown = ["blue", "blue", "red", "green", "red", "blue", "none"];
+          assert.deepEqual(await inks(tab, all), shown, `at ${viewport.width} px`);
+          const box = await tab.locator("#view").boundingBox();
+          const [left, high] = await tab.evaluate(
+            ([time, one, other]) => [x(time), (y(one) + y(other)) / 2],
+            [(sent + arrives) / 2, one, other],
+          );
+          await tab.mouse.move(box.x + left, box.y + high);
+          assert.match(await tab.textContent("#detail"), /master0 → worker0 {2}Assign, 120 bytes {2}arrives/);
+          const hidden = { messages: [0, 1, 2], calls: [3, 4], events: [5] };
+          for (const [name, places] of Object.entries(hidden)) {
+            await tab.uncheck(`#show-${name}`);
+            assert.equal((await drawn(tab))[name], 0, name);
+            const without = shown.map((hue, nth) => (places.includes(nth) ? "none" : hue));
+            assert.deepEqual(await inks(tab, all), without, `without ${name} at ${viewport.width} px`);
+            await tab.check(`#show-${name}`);
+          }
+        });
       }
     },
   ],

@@ -81,3 +81,75 @@ impl Hunt {
         Story::load(&path.to_string_lossy()).ok().map(|story| story.faults.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, os::unix::fs::PermissionsExt, process};
+
+    use chatchat_sim::summary::Summary;
+
+    use super::*;
+
+    /// Stands for the program: `run STORY --seed N ..` fails from seed 5 on with bug `late`, and with
+    /// any program at seed 2; `shrink .. --out FILE` writes a story.
+    const PROGRAM: &str = "#!/bin/sh
+here=$(dirname \"$0\")
+if [ \"$1\" = shrink ]; then
+    for file; do :; done
+    exec cp \"$here/shrunk.toml\" \"$file\"
+fi
+case $4 in
+2) exec cat \"$here/gap.json\" ;;
+1 | 3 | 4) exec cat \"$here/holds.json\" ;;
+*) [ \"$CHATCHAT_PLANTED\" = late ] && exec cat \"$here/two.json\"; exec cat \"$here/holds.json\" ;;
+esac
+";
+    const SHRUNK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stories/toothless.toml");
+
+    fn failing(property: &str, rule: &str) -> Summary {
+        let failure = Failure { property: property.to_owned(), rule: rule.to_owned() };
+        Summary { verdict: Verdict::Safety, failures: vec![failure], ..Summary::default() }
+    }
+
+    #[test]
+    fn bug_is_found_by_the_first_run_that_fails_with_it_alone() {
+        let folder = env::temp_dir().join(format!("chatchat-sim-hunt-{}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("program");
+        fs::write(&path, PROGRAM).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let holds = Summary { verdict: Verdict::Holds, ..Summary::default() };
+        let (gap, two) = (failing("G5", "g05.gap"), failing("G8", "g08.two"));
+        for (name, summary) in [("holds", &holds), ("gap", &gap), ("two", &two)] {
+            let json = serde_json::to_string(summary).unwrap();
+            fs::write(folder.join(name).with_extension("json"), json).unwrap();
+        }
+        fs::copy(SHRUNK, folder.join("shrunk.toml")).unwrap();
+
+        let program = |planted: Option<&str>| Program {
+            path: path.clone(),
+            planted: planted.map(str::to_owned),
+        };
+        let hunt = Hunt {
+            clean: program(None),
+            folder: folder.clone(),
+            stories: vec!["calm".to_owned(), "storm".to_owned()],
+            seeds: 6,
+            starts: 2,
+            jobs: 2,
+            limit: Duration::from_secs(60),
+        };
+        assert_eq!(hunt.hunt(&program(Some("never"))), [None, None]);
+        let late = program(Some("late"));
+        let found = |seeds, seed| {
+            let job = Job { story: "storm".to_owned(), seed };
+            Some(Found { seeds, job, failure: two.failures[0].clone() })
+        };
+        let hunted = hunt.hunt(&late);
+        assert_eq!(hunted, [found(5, 5), found(1, 1001)]);
+        let first = hunted[0].as_ref().unwrap();
+        assert_eq!(hunt.shrink("late", &late, first), Some(1));
+        assert!(folder.join("late-shrunk.toml").is_file());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
