@@ -100,7 +100,8 @@ enum Line {
         answer: Option<Answer>,
         failure: Option<Failed>,
     },
-    /// A stream that was asked for, by a reader that goes on from stream to stream.
+    /// A stream that was asked for, by a reader that goes on from stream to stream. One that was
+    /// refused has the status; its end is the time of that answer.
     Stream {
         stream: usize,
         person: usize,
@@ -110,6 +111,7 @@ enum Line {
         cursor: String,
         asked_ms: f64,
         ended_ms: Option<f64>,
+        refused: Option<u16>,
     },
     /// An event of a stream, as it arrived.
     Event { stream: usize, at_ms: f64, event: String, id: Option<String>, data: String },
@@ -234,7 +236,17 @@ impl Recorded {
                     end,
                 });
             }
-            Line::Stream { stream, person, reader, master, boards, cursor, asked_ms, ended_ms } => {
+            Line::Stream {
+                stream,
+                person,
+                reader,
+                master,
+                boards,
+                cursor,
+                asked_ms,
+                ended_ms,
+                refused,
+            } => {
                 if stream != self.history.streams.len() {
                     return Err(format!("stream {stream} is not the next one"));
                 }
@@ -249,7 +261,12 @@ impl Recorded {
                     });
                     readers.len() - 1
                 });
-                let end = ended_ms.map(|at| Ok::<_, String>((time(at)?, StreamEnd::Ended)));
+                let ended = ended_ms.map(time).transpose()?;
+                let (end, refused) = match (ended, refused) {
+                    (ended, None) => (ended.map(|at| (at, StreamEnd::Ended)), None),
+                    (Some(at), Some(status)) => (None, Some((at, refusal(status)))),
+                    (None, Some(_)) => return Err("a refused stream has an end".to_owned()),
+                };
                 self.history.streams.push(StreamLog {
                     number: stream,
                     who,
@@ -258,8 +275,8 @@ impl Recorded {
                     cursor: Some(cursor),
                     asked: time(asked_ms)?,
                     deliveries: Vec::new(),
-                    end: end.transpose()?,
-                    refused: None,
+                    end,
+                    refused,
                     looked_away: false,
                     is_slow: false,
                     reader: Some(reader),
@@ -379,6 +396,16 @@ impl Recorded {
             }
         }
         (plan, report)
+    }
+}
+
+/// Returns what became of a stream that was answered with this status, as clients take it.
+fn refusal(status: u16) -> Failure {
+    let problem = Problem::default();
+    match status {
+        408 | 429 | 503 => Failure::Busy { status, problem, retry_after: None },
+        400..=499 => Failure::Refused { status, problem },
+        _ => Failure::Unknown { status: Some(status), why: format!("status {status}") },
     }
 }
 

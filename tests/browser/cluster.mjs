@@ -25,6 +25,9 @@ export async function until(what, look, limit_ms = 5000) {
   }
 }
 
+// How the launcher says that a node ended which got a signal.
+const ENDS_BY = { SIGKILL: "(signal 9)", SIGTERM: "(exit code 0)" };
+
 const isFree = (port) =>
   new Promise((done) => {
     const server = createServer();
@@ -53,6 +56,7 @@ export class Cluster {
     const port = await freePorts(masters);
     const args = ["--masters", masters, "--workers", workers, "--data-dir", cluster.dir, "--http-port", port, ...flags];
     cluster.output = "";
+    cluster.expected = [];
     cluster.process = spawn(bin, args.map(String), { stdio: ["ignore", "pipe", "pipe"] });
     cluster.ended = new Promise((done) => cluster.process.once("exit", done));
     for (const stream of [cluster.process.stdout, cluster.process.stderr]) {
@@ -87,7 +91,7 @@ export class Cluster {
       );
     } catch (error) {
       const { output } = cluster;
-      await cluster.stop();
+      await cluster.stop().catch(() => {});
       throw new Error(`${error.message}\n${output}`);
     }
     cluster.started_ms = Date.now() - begun;
@@ -116,11 +120,47 @@ export class Cluster {
   }
 
   kill(node, signal = "SIGKILL") {
-    process.kill(node.pid, signal);
+    this.signal(node.name, node.pid, signal);
     if (signal === "SIGKILL") node.dead = true;
   }
 
+  // Gives a signal to a node's process of that number, whose end by it is no crash.
+  signal(name, pid, signal) {
+    process.kill(pid, signal);
+    if (ENDS_BY[signal]) this.expect_end(name, ENDS_BY[signal]);
+  }
+
+  // Notes that a node is to end so, in the launcher's words: once, or as often as it likes.
+  expect_end(name, how, { often = false } = {}) {
+    this.expected.push({ name, how, often });
+  }
+
+  // Ends of nodes of which none was expected, as the launcher told them, and panics.
+  async crashes() {
+    const expected = [...this.expected];
+    const is_crash = (line) => {
+      const name = /^(\S+) ended \(/.exec(line)?.[1];
+      if (!name) return false;
+      const nth = expected.findIndex((end) => end.name === name && line.includes(end.how));
+      if (nth >= 0 && !expected[nth].often) expected.splice(nth, 1);
+      return nth < 0;
+    };
+    const lines = this.output.split("\n");
+    const found = lines.filter((line) => is_crash(line) || line.includes("panicked"));
+    for (const { name } of this.nodes ?? []) {
+      // A long log was begun anew once.
+      for (const log of ["log", "log.1"]) {
+        const text = await readFile(join(this.dir, name, log), "utf8").catch(() => "");
+        const panics = text.split("\n").filter((line) => line.includes(" panicked at "));
+        found.push(...panics.map((line) => `${name}: ${line}`));
+      }
+    }
+    return found;
+  }
+
+  // Throws at the end if the launcher or a node ended that nobody was to end, or panicked.
   async stop({ keep = false } = {}) {
+    const was_gone = this.process.exitCode !== null || this.process.signalCode !== null;
     if (this.process.exitCode === null && this.process.signalCode === null) this.process.kill("SIGINT");
     const ended = await Promise.race([this.ended.then(() => true), sleep(8000).then(() => false)]);
     if (!ended) this.process.kill("SIGKILL");
@@ -133,7 +173,9 @@ export class Cluster {
         // It is gone already.
       }
     }
+    const crashes = [...(was_gone ? ["the launcher ended"] : []), ...(await this.crashes())];
     if (keep) console.log(`      kept ${this.dir}`);
     else await rm(this.dir, { recursive: true, force: true });
+    if (crashes.length > 0) throw new Error(`ended by itself, or panicked:\n${crashes.join("\n")}`);
   }
 }

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { sleep, until } from "../browser/cluster.mjs";
+import { WHOLE_WITHIN_MS } from "./weigh.mjs";
 
 const STOP_MS = [500, 5_000];
 const PAUSE_MS = [1_500, 4_000];
@@ -11,6 +12,9 @@ const PAUSE_MS = [1_500, 4_000];
 const DATABASE_DEAD_MS = [0, 3_000];
 // What faults of nodes are in the words of stories. A store that takes no writes stands still for whoever writes.
 const KINDS = { "kill -9": "exit", SIGTERM: "stop", SIGSTOP: "pause" };
+// What they are for those who stream at a master.
+const STREAMS = { "kill -9": "killed", SIGTERM: "drained", SIGSTOP: "silent" };
+// Time in which the launcher starts a node again, at most 10 s after it ended.
 const RESTART_LIMIT_MS = 40_000;
 // Time after which what a fault has done is known to everybody who can tell: two heartbeats.
 const TOLD_MS = 1_000;
@@ -27,11 +31,12 @@ export function drawn_from(seed) {
 }
 
 export class Chaos {
-  // `loses_ms` says what a kill of a node of each role may cost a post; `hold` holds the lock of a store in a
-  // file for so many seconds; `postgres` is the server of one on PostgreSQL; `note` is told the kind and the
-  // node of a fault before it begins, and returns what notes its end.
-  constructor({ cluster, seed, loses_ms, hold, postgres, note }) {
-    Object.assign(this, { cluster, loses_ms, hold, postgres, note, draw: drawn_from(seed), faults: [], bag: [] });
+  // `loses_ms` says what a kill of a node of each role may cost a post; `before` is awaited before each fault; `hold`
+  // holds the lock of a store in a file for so many seconds; `postgres` is the server of one on PostgreSQL; `note` is
+  // told the kind and the node of a fault before it begins, and returns what notes its end.
+  constructor({ cluster, seed, loses_ms, before, hold, postgres, note }) {
+    Object.assign(this, { cluster, loses_ms, before, hold, postgres, note, faults: [], bag: [] });
+    this.draw = drawn_from(seed);
     this.actions = ["kill -9", "SIGSTOP", "SIGTERM", postgres ? "kill -9 of the database" : "held store lock"];
   }
 
@@ -67,7 +72,12 @@ export class Chaos {
   // Ends a node, and waits until the launcher has started it again.
   async end(node, signal) {
     const pid = await until(`process of ${node.name}`, () => this.pid_of(node));
-    process.kill(pid, signal);
+    this.cluster.signal(node.name, pid, signal);
+    await this.started_again(node, pid);
+  }
+
+  // Waits until the launcher has started a node again whose process had this number.
+  async started_again(node, pid) {
     const is_new = async () => {
       const now = await this.pid_of(node);
       return now && now !== pid;
@@ -75,21 +85,27 @@ export class Chaos {
     await until(`new process of ${node.name}`, is_new, RESTART_LIMIT_MS);
   }
 
-  // Waits until every master serves, and sees every node in and the store reached by all.
+  // Waits until every master serves, and sees every node in and the store reached by all, and all masters have each
+  // node at the same place. The last fault was just undone.
   async whole() {
     const { cluster } = this;
+    await sleep(TOLD_MS);
     const is_whole = async () => {
       cluster.nodes = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8")).nodes;
       cluster.masters = cluster.nodes.filter((node) => node.role === "master");
+      const places = new Set();
       for (const master of cluster.masters) {
-        if (!(await cluster.isReady(master))) return false;
+        if (!(await cluster.isReady(master))) throw new Error(`${master.name} is not ready`);
         const { nodes, store } = await cluster.view(master);
         const here = nodes.filter((node) => node.state === "in" && node.reaches_store !== false);
-        if (store !== "strong" || here.length !== cluster.nodes.length) return false;
+        const is_all = store === "strong" && here.length === cluster.nodes.length;
+        if (!is_all) throw new Error(`${master.name}: ${store}, in are ${here.map(({ name }) => name)}`);
+        places.add(`${here.map((node) => `${node.name}: ${node.registration} at ${node.master}`).sort()}`);
       }
+      if (places.size > 1) throw new Error(`masters disagree: ${[...places].join(" or ")}`);
       return true;
     };
-    await until("the whole cluster", is_whole, RESTART_LIMIT_MS);
+    await until("the whole cluster", is_whole, WHOLE_WITHIN_MS - TOLD_MS);
   }
 
   // Goes on with faults until that time; `say` is told of each when it is over and all is whole.
@@ -97,7 +113,12 @@ export class Chaos {
   async run(ends, say) {
     while (Date.now() < ends || this.faults.length < this.actions.length) {
       const { action, node, stop_ms, dead_ms, pause_ms } = this.next();
-      const fault = { action, node: node.name, from: Date.now(), loses_ms: this.loses_ms[node.role] };
+      await this.before();
+      // What ends by itself hands its work over.
+      const loses_ms = action === "SIGTERM" ? 0 : this.loses_ms[node.role];
+      const fault = { action, node: node.name, from: Date.now(), loses_ms };
+      const is_masters = node.role === "master" && KINDS[action];
+      if (is_masters) Object.assign(fault, { how: STREAMS[action], url: this.cluster.url(node) });
       this.faults.push(fault);
       const at_store = !KINDS[action];
       const over = this.note(at_store ? (this.postgres ? "exit" : "pause") : KINDS[action], at_store ? "store" : node.name);
@@ -127,7 +148,7 @@ export class Chaos {
         fault.loses_ms = Date.now() - fault.from;
       }
       over();
-      await sleep(TOLD_MS);
+      fault.over = Date.now();
       await this.whole();
       fault.whole = Date.now();
       await sleep(pause_ms);
@@ -135,13 +156,4 @@ export class Chaos {
       say(fault);
     }
   }
-}
-
-// The longest time from one of these moments to the next, between the last one before `from`, and `end`: silence
-// that goes on then belongs to what comes next.
-export function longest_gap(moments, from, end) {
-  const sorted = [...moments].sort((a, b) => a - b);
-  const before = sorted.findLast((at) => at < from) ?? from;
-  const seen = [before, ...sorted.filter((at) => at >= from && at < end), end];
-  return Math.max(...seen.slice(1).map((at, nth) => at - seen[nth]));
 }

@@ -55,13 +55,15 @@ export class History {
     return (end) => Object.assign(line, { ended_ms: now_ms(), ...end });
   }
 
-  // Notes a stream before it is asked for; what is returned takes its events and its end.
+  // Notes a stream before it is asked for; what is returned takes its events and its end, with the status of a refusal.
   stream(person, reader, master, boards, cursor) {
     const line = { line: "stream", stream: this.streams++, person, reader, master, boards, cursor, asked_ms: now_ms() };
     this.lines.push(line);
     return {
       event: (event, id, data) => this.lines.push({ line: "event", stream: line.stream, at_ms: now_ms(), event, id, data }),
-      end: () => (line.ended_ms ??= now_ms()),
+      end: (refused) => {
+        if (line.ended_ms === undefined) Object.assign(line, { refused, ended_ms: now_ms() });
+      },
     };
   }
 

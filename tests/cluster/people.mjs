@@ -4,7 +4,7 @@ import { randomUUID } from "node:crypto";
 import http from "node:http";
 import https from "node:https";
 
-import { sleep } from "../browser/cluster.mjs";
+import { sleep, until } from "../browser/cluster.mjs";
 import { answered, failed } from "./history.mjs";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: 512 });
@@ -242,18 +242,49 @@ export class Person {
   }
 }
 
-// One stream of events; calls `on_event(name, id, data)` and `on_end()`.
+// Streams of one reader, one after another: at which master each began, when it ended and when the next one began; and
+// what was answered instead.
+class Track {
+  constructor() {
+    Object.assign(this, { spans: [], refusals: [] });
+  }
+
+  get last() {
+    return this.spans.at(-1);
+  }
+
+  get is_on() {
+    return this.last !== undefined && this.last.ended === undefined;
+  }
+
+  is_at(url) {
+    return this.is_on && this.last.url === url;
+  }
+
+  begin(url) {
+    if (this.last) this.last.again = Date.now();
+    this.spans.push({ url, began: Date.now() });
+  }
+
+  // `by_choice` if the reader itself went away.
+  end(url, status, by_choice = false) {
+    if (status) this.refusals.push({ url, status });
+    if (this.is_on) Object.assign(this.last, { ended: Date.now(), by_choice });
+  }
+}
+
+// One stream of events; calls `on_event(name, id, data)` and `on_end(status)`, with the status if there was no stream.
 export function stream(url, token, path, headers, on_event, on_end) {
   let ended = false;
-  const end = () => {
-    if (!ended) on_end();
+  const end = (status) => {
+    if (!ended) on_end(status);
     ended = true;
   };
   const request = request_to(`${url}/api/v1/stream?${path}`, { agent: false, headers: { Authorization: `Bearer ${token}`, ...headers } }, (answer) => {
     if (answer.statusCode !== 200) {
       answer.resume();
       request.destroy();
-      return end();
+      return end(answer.statusCode);
     }
     let text = "";
     answer.setEncoding("utf8");
@@ -268,16 +299,14 @@ export function stream(url, token, path, headers, on_event, on_end) {
         on_event(fields.event ?? "message", fields.id, fields.data);
       }
     });
-    answer.on("end", end);
-    answer.on("error", end);
-    answer.on("close", end);
+    for (const event of ["end", "error", "close"]) answer.on(event, () => end());
   });
   // Two beats missed mean that the master is gone, and so does a connection that does not come about.
   request.setTimeout(SILENCE_MS, () => request.destroy());
   const limit = setTimeout(() => request.destroy(), SILENCE_MS);
   request.on("response", () => clearTimeout(limit));
   request.on("close", () => clearTimeout(limit));
-  request.on("error", end);
+  request.on("error", () => end());
   request.end();
   return request;
 }
@@ -287,11 +316,14 @@ export class Reader {
   constructor(urls, person, board, nth) {
     const cursor = `${person.epoch};${board}:0`;
     Object.assign(this, { urls, person, board, at: nth, seq: 0, cursor, gaps: [], hellos: 0, running: true });
+    this.track = new Track();
     this.number = Person.history?.reader();
   }
 
   start() {
-    const url = this.urls[this.at % this.urls.length];
+    this.at = this.next ?? this.at;
+    this.next = undefined;
+    const url = this.url_of(this.at);
     const path = `boards=${this.board}&cursor=${encodeURIComponent(this.cursor)}`;
     const log = Person.history?.stream(this.person.number, this.number, url, [this.board], this.cursor);
     this.request = stream(
@@ -302,6 +334,7 @@ export class Reader {
       (name, id, data) => {
         log?.event(name, id, data);
         this.cursor = id ?? this.cursor;
+        if (name === "hello" && !this.track.is_on) this.track.begin(url);
         if (name === "hello") Object.assign(this, { master: JSON.parse(data).node.name, hellos: this.hellos + 1 });
         if (name === "reset") this.gaps.push(`reset ${data}`);
         if (name !== "post") return;
@@ -310,8 +343,9 @@ export class Reader {
         this.seq = Math.max(this.seq, seq);
         this.on_post?.(seq);
       },
-      async () => {
-        if (this.running) log?.end();
+      async (status) => {
+        if (this.running) log?.end(status);
+        this.track.end(url, status, this.next !== undefined);
         this.at += 1;
         await sleep(200);
         if (this.running) this.start();
@@ -319,10 +353,29 @@ export class Reader {
     );
   }
 
+  url_of(nth) {
+    return this.urls[nth % this.urls.length];
+  }
+
+  // Goes to the master of this number, counted round, by itself.
+  move(nth) {
+    if (this.track.is_at(this.url_of(nth))) return;
+    this.next = nth;
+    this.request.destroy();
+  }
+
   stop() {
     this.running = false;
     this.request.destroy();
   }
+}
+
+// Has the nth of these readers read at the nth master, counted round: a fault may have left all of them at one, and the
+// next fault would concern nobody then.
+export async function spread(readers) {
+  readers.forEach((reader, nth) => reader.move(nth));
+  const is_there = (reader, nth) => reader.track.is_at(reader.url_of(nth));
+  await until("all readers at their masters", () => readers.every(is_there));
 }
 
 // Many streams of the lobby, which move to the next master when theirs ends.
@@ -333,6 +386,16 @@ export class Streams {
   constructor(urls, people, count) {
     const sessions = Math.ceil(count / Streams.PER_SESSION);
     Object.assign(this, { urls, people, count, sessions, open: 0, opened: 0, gaps: [], running: true, where: new Map(), requests: new Set() });
+    this.all = [];
+  }
+
+  get tracks() {
+    return this.all.map((one) => one.track);
+  }
+
+  // Those that lack posts of a lobby of this length.
+  behind(length) {
+    return this.all.filter((one) => !(one.seq >= length));
   }
 
   at(url) {
@@ -343,7 +406,8 @@ export class Streams {
     const tokens = [];
     for (let nth = 0; nth < this.sessions; nth += 1) tokens.push((await Person.join(this.urls, this.urls.indexOf(url), "lobby")).token);
     for (let nth = 0; nth < this.count; nth += 1) {
-      this.start(this.urls.indexOf(url), tokens[nth % tokens.length], undefined);
+      this.all.push({ at: this.urls.indexOf(url), token: tokens[nth % tokens.length], track: new Track() });
+      this.start(this.all.at(-1));
       if (nth % 50 === 49) await sleep(50);
     }
     const end = Date.now() + 30_000;
@@ -353,37 +417,50 @@ export class Streams {
     }
   }
 
-  start(at, token, cursor) {
-    const url = this.urls[at % this.urls.length];
-    let [on, last] = [false, cursor];
-    const seq_of = (id) => Number(/lobby:(\d+)/.exec(id ?? "")?.[1] ?? NaN);
+  start(one) {
+    const url = this.urls[one.at % this.urls.length];
+    let on = false;
     const request = stream(
       url,
-      token,
+      one.token,
       "boards=lobby",
-      cursor ? { "Last-Event-ID": cursor } : {},
+      one.last ? { "Last-Event-ID": one.last } : {},
       (name, id) => {
         if (name === "hello" && !on) {
           on = true;
           this.open += 1;
           this.opened += 1;
           this.where.set(url, this.at(url) + 1);
+          one.track.begin(url);
         }
-        if (name === "reset") this.gaps.push("reset");
-        if (name === "post" && seq_of(id) > seq_of(last) + 1) this.gaps.push(`${id} after ${last}`);
-        if (id) last = id;
+        this.follow(one, name, id);
       },
-      async () => {
+      async (status) => {
         this.requests.delete(request);
         if (on) {
           this.open -= 1;
           this.where.set(url, this.at(url) - 1);
         }
+        one.track.end(url, status);
+        one.at += 1;
         await sleep(100 + Math.random() * 200);
-        if (this.running) this.start(at + 1, token, last);
+        if (this.running) this.start(one);
       },
     );
     this.requests.add(request);
+  }
+
+  // Notes how far a stream is in the lobby, and each hole.
+  follow(one, name, id) {
+    if (!id) return;
+    // A board that has no place in a cursor has no posts.
+    const seq = Number(/[;,]lobby:(\d+)/.exec(id)?.[1] ?? 0);
+    if (name === "reset") this.gaps.push("reset");
+    // The first one begins at the end, any other one where the last one was.
+    if (one.last === undefined) one.seq = seq;
+    else if (seq > one.seq + (name === "post" ? 1 : 0)) this.gaps.push(`${name} ${id} after ${one.last}`);
+    one.seq = Math.max(one.seq, seq);
+    one.last = id;
   }
 
   stop() {

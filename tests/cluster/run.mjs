@@ -17,12 +17,25 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { Cluster, sleep, until } from "../browser/cluster.mjs";
-import { Chaos, longest_gap } from "./chaos.mjs";
+import { Chaos } from "./chaos.mjs";
 import { History, judge } from "./history.mjs";
-import { Person, Reader, Streams } from "./people.mjs";
+import { at_share } from "./numbers.mjs";
+import { Person, Reader, Streams, spread } from "./people.mjs";
 import { Postgres, programs } from "./postgres.mjs";
 import { StatusLog } from "./status.mjs";
 import { hold } from "./store_lock.mjs";
+import {
+  all_done,
+  late_posts,
+  late_streams,
+  longest_gap,
+  outage,
+  refused_by_drain,
+  refused_streams,
+  said_of,
+  streams_again,
+  turned_away,
+} from "./weigh.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const USAGE = `usage: node run.mjs [flags]
@@ -44,6 +57,10 @@ const SLACK_MS = 5_000;
 const LEASE_MS = 3_000;
 // What a dead worker costs its tasks at most: attempts that run out, and a second.
 const WORKER_MS = 2 * 1_000 + 1_000;
+// Time in which people get their last posts acknowledged.
+const DONE_MS = 30_000;
+// Time until the launcher has started a node again and that one has said why it does not run.
+const REFUSED_MS = 15_000;
 
 const asked = flags();
 const short = asked.short;
@@ -166,6 +183,7 @@ const chaos = new Chaos({
   seed,
   postgres,
   note,
+  before: () => spread(readers),
   loses_ms: { master: LEASE_MS, worker: WORKER_MS },
   hold: (seconds) => hold(store, seconds),
 });
@@ -182,11 +200,11 @@ async function during(name, length_ms, what) {
   status.say_at_next_change();
   const fault = { name, from: Date.now(), loses_ms: length_ms };
   try {
+    await spread(readers);
     await what(fault);
   } catch (error) {
     fail(`${name}: ${error.message}`);
   }
-  fault.to = Date.now();
   faults.push(fault);
   await sleep(SIZES.rest_s * 1000);
   fault.end = Date.now();
@@ -197,28 +215,64 @@ async function during(name, length_ms, what) {
     `      ${sent.length} posts in ${((fault.end - fault.from) / 1000).toFixed(0)} s: waited ` +
       `p50 ${at(0.5)} ms, p99 ${at(0.99)} ms, longest ${waits.at(-1)} ms`,
   );
-  const bound = fault.loses_ms + SLACK_MS;
-  const late = sent.filter((post) => (post.acked ?? Date.now()) - post.first > bound);
-  if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms, such as ${JSON.stringify(late[0])}`);
+  const [bound, without] = [fault.loses_ms + SLACK_MS, outage(people, fault.from, fault.end)];
+  if (without > bound) fail(`${name}: nobody's post was acknowledged for ${without} ms, over ${bound} ms`);
 }
 
 const masters = cluster.masters;
 const urls = masters.map((master) => cluster.url(master));
 
-async function back(role) {
-  await until(
-    `every ${role} back`,
-    async () => {
-      const nodes = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8")).nodes;
-      if (!nodes.every((node) => node.pid)) return false;
-      cluster.nodes = nodes;
-      cluster.masters = nodes.filter((node) => node.role === "master");
-      if (!(await Promise.all(cluster.masters.map((m) => cluster.isReady(m)))).every(Boolean)) return false;
-      const { nodes: seen } = await cluster.view(cluster.masters[0]);
-      return seen.filter((node) => node.role === "worker" && node.state === "in").length === 3;
-    },
-    40_000,
-  );
+const tracks = () => [...readers.map((reader) => reader.track), ...(streams?.tracks ?? [])];
+
+// Holds those who streamed at a master at that time to what its end may cost them.
+function weigh_streams(url, from, how) {
+  const waits = streams_again(tracks(), url, from, Date.now(), how);
+  const [most, all] = [at_share(waits, 0.99), at_share(waits, 1)];
+  console.log(`      ${waits.length} streams went on, 99 % within ${most} ms, all within ${all} ms`);
+  const late = waits.length > 0 ? late_streams(waits, how) : "no stream was there";
+  if (late) fail(`${url} was ${how}: ${late}`);
+}
+
+// Ends a master; when it runs again, the fault is over, and soon all is whole.
+async function end_and_recover(master, signal, over) {
+  await chaos.end(master, signal);
+  over();
+  await chaos.whole();
+}
+
+// Whether any master has a node in, with a store.
+async function is_served(name) {
+  const view = (master) => until(`view of ${master.name}`, () => cluster.view(master));
+  const nodes = (await Promise.all(cluster.masters.map(view))).flatMap((one) => one.nodes);
+  return nodes.some((node) => node.name === name && node.state === "in" && node.reaches_store !== false);
+}
+
+// Has a worker start again with another store in its settings, for which it must end, and then with its own.
+async function refuse(name, path) {
+  const settings = join(cluster.dir, name, "node.toml");
+  const right = await readFile(settings, "utf8");
+  const wrong = right.replace(store, path);
+  if (wrong === right) throw new Error(`the settings of ${name} do not name ${store}`);
+  const over = note("exit", name);
+  const said = `(exit code 2): the store ${path}`;
+  cluster.expect_end(name, said, { often: true });
+  await writeFile(settings, wrong);
+  cluster.signal(name, await until(`process of ${name}`, () => chaos.pid_of({ name })), "SIGKILL");
+  await until(`refusal of ${name}`, () => cluster.output.includes(`${name} ended ${said}`), REFUSED_MS);
+  for (const end = Date.now() + SIZES.fault_s * 1000; Date.now() < end; await sleep(200)) {
+    if (await is_served(name)) throw new Error(`${name} is in with the store ${path}`);
+  }
+  await status.show();
+  await writeFile(settings, right);
+  const old = await chaos.pid_of({ name });
+  try {
+    if (old) cluster.signal(name, old, "SIGKILL");
+  } catch {
+    // It has just ended by itself.
+  }
+  await chaos.started_again({ name }, old);
+  over();
+  await chaos.whole();
 }
 
 try {
@@ -243,8 +297,8 @@ try {
     await sleep(SIZES.fault_s * 1000);
     await status.show();
     await rm(ballast);
-    await back("node");
     over();
+    await chaos.whole();
   });
 
   await during("full disk of the store", SIZES.fault_s * 1000, async () => {
@@ -254,6 +308,7 @@ try {
     await status.show();
     await rm(ballast);
     over();
+    await chaos.whole();
   });
 
   for (let nth = 1; nth <= SIZES.locks; nth += 1) {
@@ -265,43 +320,23 @@ try {
       await status.show();
       await lock.ended;
       over();
+      await chaos.whole();
     });
   }
 
-  const worker = cluster.nodes.find((node) => node.name === "worker-2");
-  const settings = join(cluster.dir, "worker-2", "node.toml");
-  const right = await readFile(settings, "utf8");
-  const restart_worker = async (text) => {
-    await writeFile(settings, text);
-    const { nodes: now } = JSON.parse(await readFile(join(cluster.dir, "cluster.json"), "utf8"));
-    const { pid } = now.find((node) => node.name === worker.name);
-    if (pid) process.kill(pid, "SIGKILL");
-  };
-  const foreign = join(store_disk, "foreign.db");
-
   await during("worker with a store that is not there", 0, async () => {
-    const over = note("exit", worker.name);
-    await restart_worker(right.replace(store, join(store_disk, "mistyped.db")));
-    await sleep(SIZES.fault_s * 1000);
-    await status.show();
-    if (existsSync(join(store_disk, "mistyped.db"))) fail("a worker made a new empty store");
-    await restart_worker(right);
-    await back("worker");
-    over();
+    const mistyped = join(store_disk, "mistyped.db");
+    await refuse("worker-2", mistyped);
+    if (existsSync(mistyped)) fail("a worker made a new empty store");
   });
 
+  // Another one, which the launcher starts again without a long wait.
   await during("worker with another cluster's store", 0, async () => {
-    const dir = join(base, "other");
+    const [dir, foreign] = [join(base, "other"), join(store_disk, "foreign.db")];
     await mkdir(dir);
     const other = await Cluster.start({ bin, masters: 1, workers: 1, dir, flags: ["--store", `sqlite:${foreign}`] });
     await other.stop();
-    const over = note("exit", worker.name);
-    await restart_worker(right.replace(store, foreign));
-    await sleep(SIZES.fault_s * 1000);
-    await status.show();
-    await restart_worker(right);
-    await back("worker");
-    over();
+    await refuse("worker-1", foreign);
   });
 
   await during(`${SIZES.streams} streams move from a killed master`, LEASE_MS, async () => {
@@ -310,24 +345,24 @@ try {
     console.log(`      ${streams.open} streams at ${urls[0]}`);
     const killed = Date.now();
     const over = note("exit", cluster.masters[0].name);
-    cluster.kill(cluster.masters[0]);
-    await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[0]) === 0, 30_000);
-    console.log(`      all on again after ${Date.now() - killed} ms`);
+    const moved = until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[0]) === 0, 30_000);
+    await Promise.all([end_and_recover(cluster.masters[0], "SIGKILL", over), moved]);
+    weigh_streams(urls[0], killed, "killed");
     await status.show();
-    await back("master");
-    over();
   });
 
-  await during(`${SIZES.streams} streams move from a master that is stopped`, LEASE_MS, async () => {
+  await during(`${SIZES.streams} streams move from a master that is stopped`, 0, async () => {
     if (!streams) throw new Error("there are no streams: the phase before opens them");
     const stopped = Date.now();
     const over = note("stop", cluster.masters[1].name);
-    cluster.kill(cluster.masters[1], "SIGTERM");
-    await until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[1]) === 0, 30_000);
-    console.log(`      all on again after ${Date.now() - stopped} ms`);
+    const moved = until("all streams on", () => streams.open === SIZES.streams && streams.at(urls[1]) === 0, 30_000);
+    await Promise.all([end_and_recover(cluster.masters[1], "SIGTERM", over), moved]);
+    weigh_streams(urls[1], stopped, "drained");
+    const counts = turned_away(people, stopped);
+    console.log(`      turned away: ${said_of(counts)}`);
+    const refused = refused_by_drain(counts);
+    if (refused.length > 0) fail(`a master that drained failed requests: ${refused.join(", ")}`);
     await status.show();
-    await back("master");
-    over();
   });
 
   await during(`${SIZES.boards} boards`, 0, async () => {
@@ -345,7 +380,7 @@ try {
   await during(`chaos: faults of random nodes for ${chaos_s} s, seed ${seed}`, 0, async (fault) => {
     try {
       await chaos.run(Date.now() + chaos_s * 1000, (one) =>
-        console.log(`${status.at()} ${one.action} of ${one.node}: whole again after ${one.whole - one.from} ms`),
+        console.log(`${status.at()} ${one.action} of ${one.node}: whole ${one.whole - one.over} ms after its end`),
       );
     } finally {
       fault.loses_ms = Math.max(0, ...chaos.faults.map((one) => one.loses_ms));
@@ -358,16 +393,19 @@ try {
 }
 
 for (const person of people) person.stop();
-await Promise.all(people.map((person) => person.done));
+const unsettled = await all_done(people, DONE_MS);
+if (unsettled.length > 0) fail(`${unsettled.length} posts never acknowledged, such as ${JSON.stringify(unsettled[0])}`);
 await sleep(3000);
-await check();
+// Who still tries would do so for ever, and so would who reads.
+if (unsettled.length === 0) await check().catch((error) => fail(error.stack));
 // It takes seconds, in which nothing that comes is read: nobody may write or read any more.
 weigh_chaos();
+for (const text of [...late_posts(people, faults, SLACK_MS), ...refused_streams(tracks())]) fail(text);
 if (faults.length === 0) fail(`no phase has ${JSON.stringify(asked.filter)} in its name`);
 for (const reader of readers) reader.stop();
 streams?.stop();
 status.stop();
-await cluster.stop({ keep: asked.keep });
+await cluster.stop({ keep: asked.keep }).catch((error) => fail(error.message));
 await postgres?.stop({ keep: asked.keep });
 for (const dir of [nodes_disk, store_disk]) {
   try {
@@ -392,7 +430,7 @@ function weigh_chaos() {
   const row = (action, node, cells) =>
     console.log(`      ${action.padEnd(34)} ${node.padEnd(10)} ${cells.map((cell) => String(cell).padStart(12)).join("")}`);
   console.log("");
-  row("action", "node", ["whole after", "acks gap", "on a board", "post waited", "at most"]);
+  row("action", "node", ["whole after", "acks gap", "on a board", "post waited", "at most", "streams on"]);
   for (const fault of drawn) {
     const end = fault.end ?? Date.now();
     const gap = gap_of(acks, fault.from, end);
@@ -401,10 +439,20 @@ function weigh_chaos() {
     const felt = posts.filter((post) => post.first < end && (post.acked ?? Infinity) >= fault.from);
     const wait = Math.max(0, ...felt.map((post) => (post.acked ?? Date.now()) - post.first));
     const bound = fault.loses_ms + SLACK_MS;
-    row(fault.action, fault.node, [fault.whole === undefined ? "never" : fault.whole - fault.from, gap, on_board, wait, bound]);
-    if (wait > bound) fail(`${fault.action} of ${fault.node}: a post waited ${wait} ms, over ${bound} ms`);
+    const again = fault.how ? streams_again(tracks(), fault.url, fault.from, end, fault.how) : [];
+    const whole = fault.whole === undefined ? "never" : fault.whole - fault.from;
+    row(fault.action, fault.node, [whole, gap, on_board, wait, bound, again.length > 0 ? Math.max(...again) : ""]);
+    const refused = fault.how === "drained" ? refused_by_drain(turned_away(people, fault.from, end)) : [];
+    const wrong = [
+      wait > bound && `a post waited ${wait} ms, over ${bound} ms`,
+      refused.length > 0 && `requests failed: ${refused.join(", ")}`,
+      late_streams(again, fault.how),
+      ["killed", "drained"].includes(fault.how) && again.length === 0 && "no stream was there",
+    ];
+    for (const text of wrong.filter(Boolean)) fail(`${fault.action} of ${fault.node}: ${text}`);
   }
-  console.log("      all in ms: the longest time without an acknowledgement, of any board and of one, and the longest wait of a post");
+  const gaps = "the longest time without an acknowledgement, of any board and of one";
+  console.log(`      all in ms: ${gaps}, the longest wait of a post, its bound, and the longest wait of a stream`);
 }
 
 // Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
@@ -443,6 +491,10 @@ async function check() {
     for (const gap of reader.gaps) fail(`reader of ${reader.board}: ${gap}`);
   }
   if (streams) {
+    const end = boards.get("lobby").length;
+    const behind = () => streams.behind(end).length;
+    const are_there = until(`all streams at ${end} of the lobby`, () => behind() === 0);
+    await are_there.catch((e) => fail(`${behind()} lag: ${e.message}`));
     for (const gap of streams.gaps.slice(0, 5)) fail(`stream: ${gap}`);
     console.log(`      ${streams.opened} streams opened in all, ${streams.gaps.length} with a gap`);
   }

@@ -147,6 +147,6 @@ ${POSTS} posts, ms from sending                  p50      p99  longest`);
   fail(error.stack);
 }
 people?.close();
-await cluster.stop();
+await cluster.stop().catch((error) => fail(error.message));
 console.log(failures ? `\n${failures} FAILED` : "\nall held");
 process.exit(failures ? 1 : 0);

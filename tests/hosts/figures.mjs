@@ -1,5 +1,7 @@
 // What people felt in each phase of a run: how long posts waited, and how long nobody's post was acknowledged.
 
+import { outage } from "../cluster/weigh.mjs";
+
 const COLUMNS = ["posts", "p50", "p99", "longest", "outage", "store away"];
 const WIDTH = 12;
 
@@ -8,14 +10,7 @@ export function figures_of(people, from, end) {
   const sent = people.flatMap((person) => person.sent).filter((post) => post.first >= from && post.first < end);
   const waits = sent.map((post) => (post.acked ?? Date.now()) - post.first).sort((a, b) => a - b);
   const share = (part) => waits[Math.min(waits.length - 1, Math.floor(waits.length * part))] ?? 0;
-  return { waits, posts: waits.length, p50: share(0.5), p99: share(0.99), longest: waits.at(-1) ?? 0, outage: outage(people, from, end) };
-}
-
-// Longest time between two acknowledgements to whomever.
-function outage(people, from, end) {
-  const acked = people.flatMap((person) => person.sent.map((post) => post.acked)).filter((time) => time >= from && time < end);
-  const times = [from, ...acked.sort((a, b) => a - b), end];
-  return Math.max(...times.slice(1).map((time, nth) => time - times[nth]));
+  return { posts: waits.length, p50: share(0.5), p99: share(0.99), longest: waits.at(-1) ?? 0, outage: outage(people, from, end) };
 }
 
 // A line for each phase.

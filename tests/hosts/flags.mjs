@@ -8,7 +8,7 @@ const USAGE = `usage: node run.mjs [flags]
       --guide FILE  guide of the earlier programs, by which the hosts are set up (default: docs/operate.md)
   -f, --filter WORD only phases whose name holds it
   -s, --short       shorter faults, and only what the gate asks: a master behind a proxy is killed, so is the host of
-                    a standby, and that of the primary is cut off; with --before the upgrade too
+                    a standby, one host is upgraded, with --before every one, and that of the primary is cut off
       --history FILE  write what people saw to this file
       --judge PATH  chatchat-sim, whose oracles judge what people saw
   -k, --keep        leave the directory behind

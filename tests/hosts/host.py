@@ -37,6 +37,9 @@ TRUSTED = "north"
 PACKAGED = "postgresql"
 PACKAGED_UNIT = f"[Service]\nExecStart={sys.executable} {shlex.quote(os.path.abspath(__file__))} postgres\n"
 PACKAGED_IS_WANTED = f"{UNITS}/multi-user.target.wants/{PACKAGED}.service"
+# Each end of a service, one a line as JSON: its unit, its exit code, and whether it was asked to end. A host that is
+# killed keeps it.
+ENDS = "/var/log/ends"
 # What a block says, and its text.
 SAID = "/run/chatchat-said"
 BLOCK = "/run/chatchat-block"
@@ -74,6 +77,8 @@ class Service:
         self.settings = settings_of(unit)
         self.wanted = threading.Event()
         self.process = None
+        # The process that was asked to end last.
+        self.asked = None
         self.started = threading.Event()
         self.lock = threading.Lock()
         self.notify = self.listen() if self.settings.get("Type") == "notify" else None
@@ -118,25 +123,37 @@ class Service:
             with self.lock:
                 self.process = self.spawn()
             code = self.process.wait()
+            self.note_end(code)
             self.started.clear()
             restart = self.settings.get("Restart", "no")
             if restart == "no" or (restart == "on-failure" and code == 0):
                 self.wanted.clear()
             time.sleep(float(self.settings.get("RestartSec", "0.1")))
 
+    def note_end(self, code):
+        # The stand-in may be asked before it listens to signals.
+        if self.unit == PACKAGED:
+            return
+        with open(ENDS, "a") as file:
+            file.write(json.dumps({"unit": self.unit, "code": code, "asked": self.asked is self.process}) + "\n")
+
     def stop(self):
+        """Returns whether it ended in time; else it is killed."""
         self.wanted.clear()
         self.started.clear()
         with self.lock:
             process = self.process
         if process is None or process.poll() is not None:
-            return
+            return True
+        self.asked = process
         process.send_signal(getattr(signal, self.settings.get("KillSignal", "SIGTERM")))
         try:
             process.wait(float(self.settings.get("TimeoutStopSec", "90")))
+            return True
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            return False
 
 
 class Shell:
@@ -221,12 +238,11 @@ def on_systemctl(services):
         service = services.get(unit) or services.setdefault(unit, Service(unit))
         if verb == "disable" and unit == PACKAGED and os.path.lexists(PACKAGED_IS_WANTED):
             os.unlink(PACKAGED_IS_WANTED)
-        if now and verb in ("stop", "disable", "restart"):
-            service.stop()
+        in_time = not (now and verb in ("stop", "disable", "restart")) or service.stop()
         if not now or verb in ("stop", "disable"):
-            return True
+            return in_time
         service.wanted.set()
-        return service.started.wait(90)
+        return service.started.wait(90) and in_time
 
     def handle(connection):
         with connection, connection.makefile("rb") as asked, lock:
@@ -234,7 +250,7 @@ def on_systemctl(services):
             verb, *units = [word.removesuffix(".service") for word in words if not word.startswith("--")]
             now = verb not in ("enable", "disable") or "--now" in words
             try:
-                said = "done" if all([act(verb, now, unit) for unit in units]) else "not started in time"
+                said = "done" if all([act(verb, now, unit) for unit in units]) else "not stopped or started in time"
             except FileNotFoundError as error:
                 said = f"no unit {error.filename}"
             except ValueError as error:

@@ -10,6 +10,8 @@ import { join } from "node:path";
 import { until } from "../browser/cluster.mjs";
 
 const HOST_PY = new URL("host.py", import.meta.url).pathname;
+// Where that writes each end of a service.
+const ENDS = "/var/log/ends";
 const BRIDGE = "chatchat-br";
 // Directories of which each host has its own copy, over the machine's.
 const OWN = ["/etc", "/var", "/usr/local", "/root"];
@@ -37,6 +39,7 @@ export class Host {
     Object.assign(this, { name, address, dir, bin });
     this.url = `http://${address}:8080`;
     this.link = `chat-${name}`;
+    this.expected = [];
   }
 
   // Plugs the host in and switches it on. What it wrote to its disks before is there again.
@@ -47,6 +50,8 @@ export class Host {
     root("ip", "netns", "add", net);
     root("ip", "link", "add", this.link, "type", "veth", "peer", "name", "eth0", "netns", net);
     root("ip", "link", "set", this.link, "master", BRIDGE, "up");
+    // A machine that comes back has the network card that others remember.
+    root("ip", "-n", net, "link", "set", "eth0", "address", `02:00:00:00:00:0${this.address.at(-1)}`);
     root("ip", "-n", net, "addr", "add", `${this.address}/24`, "dev", "eth0");
     for (const device of ["eth0", "lo"]) root("ip", "-n", net, "link", "set", device, "up");
     const mounts = [];
@@ -97,6 +102,27 @@ export class Host {
   // Tries what the hardening of a unit forbids, as its service would, and gives what came of it as JSON.
   try_hardening(unit) {
     return this.run(`python3 ${HOST_PY} try ${unit}`);
+  }
+
+  // Notes that a service is to end so without being asked, once.
+  expect_end(unit, code) {
+    this.expected.push({ unit, code });
+  }
+
+  // Ends of services of which none was expected, those by which one that was asked to end failed, and panics.
+  async crashes() {
+    const expected = [...this.expected];
+    const lines_of = async (script) => (await this.run(`${script} || true`, 5000)).split("\n").filter(Boolean);
+    const ends = (await lines_of(`cat ${ENDS}`)).map((line) => JSON.parse(line));
+    const is_crash = ({ unit, code, asked }) => {
+      if (asked && code === 0) return false;
+      const nth = expected.findIndex((end) => !asked && end.unit === unit && end.code === code);
+      if (nth >= 0) expected.splice(nth, 1);
+      return nth < 0;
+    };
+    const panics = await lines_of("grep -h ' panicked at ' /var/log/chatchat-*.log");
+    const sentence = ({ unit, code, asked }) => `${unit} ended with ${code}${asked ? " when it was asked to" : ""}`;
+    return [...ends.filter(is_crash).map(sentence), ...panics].map((what) => `${this.name}: ${what}`);
   }
 
   cut() {

@@ -4,13 +4,14 @@ import { spawnSync } from "node:child_process";
 
 import { sleep, until } from "../browser/cluster.mjs";
 import { Person, Reader, reach_by_tls, request_to } from "../cluster/people.mjs";
+import { AGAIN_WITHIN_MS } from "../cluster/weigh.mjs";
 
 const URL_OF_ALL = "https://chat.example";
 const BOARD = "through-a-proxy";
 // Time from the answer to a post until its event is with a reader: a proxy that buffers keeps it for much longer.
 const PROMPT_MS = 2_000;
-// Time until a reader streams again whose master died: until it is told, one that does not answer, and the rest.
-const STREAMS_AGAIN_MS = 12_000;
+// Time until there is a stream, or none will come any more.
+const STREAMS_MS = 12_000;
 
 // Why nginx cannot be run here, if it cannot.
 export function why_no_proxy() {
@@ -45,7 +46,7 @@ export async function through_proxy(nth, seconds, kill) {
   const came = new Map();
   reader.on_post = (seq) => came.set(seq, came.get(seq) ?? Date.now());
   reader.start();
-  await until("a stream", () => reader.hellos > 0, STREAMS_AGAIN_MS);
+  await until("a stream", () => reader.hellos > 0, STREAMS_MS);
   person.start();
   try {
     await sleep(seconds * 1000);
@@ -53,10 +54,11 @@ export async function through_proxy(nth, seconds, kill) {
     const { master, hellos } = reader;
     const killed = Date.now();
     await kill(master);
-    await until(`a stream after ${master}`, () => reader.hellos > hellos, STREAMS_AGAIN_MS);
+    await until(`a stream after ${master}`, () => reader.hellos > hellos, STREAMS_MS);
     const again = Date.now() - killed;
+    if (again > AGAIN_WITHIN_MS.killed) throw new Error(`the stream went on ${again} ms after ${master} was killed`);
     const before = person.sent.length;
-    await until("posts after it", () => person.sent.filter((post) => post.seq).length > before + 1, STREAMS_AGAIN_MS);
+    await until("posts after it", () => person.sent.filter((post) => post.seq).length > before + 1, STREAMS_MS);
     person.stop();
     await person.done;
     const last = Math.max(...person.sent.map((post) => post.seq));

@@ -16,7 +16,19 @@ import { fileURLToPath } from "node:url";
 
 import { sleep, until } from "../browser/cluster.mjs";
 import { History, judge } from "../cluster/history.mjs";
-import { LEFT_AFTER_MS, Person, Reader } from "../cluster/people.mjs";
+import { at_share } from "../cluster/numbers.mjs";
+import { LEFT_AFTER_MS, Person, Reader, spread } from "../cluster/people.mjs";
+import {
+  WHOLE_WITHIN_MS,
+  all_done,
+  late_posts,
+  late_streams,
+  refused_by_drain,
+  refused_streams,
+  said_of,
+  streams_again,
+  turned_away,
+} from "../cluster/weigh.mjs";
 import { figures_of, table_of } from "./figures.mjs";
 import { flags } from "./flags.mjs";
 import { blocks_of, proxy_of, units_agree } from "./guide.mjs";
@@ -34,6 +46,8 @@ const LEASE_MS = 3_000;
 const SILENCE_MS = LEFT_AFTER_MS + LEASE_MS;
 // Time until a person goes on who asks one that does not answer, and then one whose store is away still.
 const STORE_AWAY_MS = 12_000;
+// Time in which people get their last posts acknowledged.
+const DONE_MS = 30_000;
 
 const asked = flags();
 const SIZES = asked.short ? { people: 8, fault_s: 10, rest_s: 5 } : { people: 24, fault_s: 25, rest_s: 20 };
@@ -91,23 +105,39 @@ async function set_up() {
   }
 }
 
-// Waits until masters and workers of these hosts are in: each master shows itself and all workers.
-async function whole(among = hosts, limit_ms = 60_000) {
+// Nodes that are in, as the master of a host has them: name, registration, and for a worker its master.
+const rows_of = (status) =>
+  status.split("\n").map((line) => line.split(/\s+/)).filter(([, , state]) => state === "in")
+    .map(([name, , , registration, master]) => ({ name, registration, master }));
+
+// Waits until nodes of these hosts are in: each master shows itself and all workers, and all say the same of where a
+// worker is registered. The last fault is undone since that time.
+async function whole(among = hosts, undone = Date.now()) {
   const workers = among.flatMap(({ name }) => [`worker-${name}-1`, `worker-${name}-2`]);
-  const look = async (host) => {
-    const status = await step("status", host);
-    const is_in = (name) => status.split("\n").some((line) => line.startsWith(`${name} `) && / in /.test(line));
-    const missing = [`master-${host.name}`, ...workers].filter((name) => !is_in(name));
-    if (missing.length > 0) throw new Error(`${missing} not in:\n${status}`);
+  const masters = among.map(({ name }) => `master-${name}`);
+  const look = async () => {
+    const said = await Promise.all(among.map((host) => step("status", host)));
+    const shown = said.map(rows_of);
+    const lacks = (name, nth) => !shown[nth].some((row) => row.name === name);
+    const missing = masters.flatMap((master, nth) => [master, ...workers].filter((name) => lacks(name, nth)));
+    if (missing.length > 0) throw new Error(`${missing} not in:\n${said.join("\n")}`);
+    for (const worker of workers) {
+      const rows = shown.flat().filter(({ name }) => name === worker);
+      const places = new Set(rows.map(({ master, registration }) => `${registration} at ${master}`));
+      if (places.size === 1 && masters.includes(rows[0].master)) continue;
+      throw new Error(`${worker} has registrations ${[...places]}:\n${said.join("\n")}`);
+    }
+    return true;
   };
-  for (const host of among) await until(`nodes in at ${host.name}`, () => look(host).then(() => true), limit_ms);
+  await until("whole cluster", look, undone + WHOLE_WITHIN_MS - Date.now());
+  console.log(`${at()} whole after ${Date.now() - undone} ms`);
 }
 
-const UPGRADE = "every host in turn is upgraded";
+const UPGRADE = asked.short && !before ? "one host is upgraded" : "every host in turn is upgraded";
 const STANDBY_DIES = "the host of a standby is killed";
 const PRIMARY_IS_CUT = "the host of the primary is cut off, a standby promoted";
 const PROXY = "a master behind nginx is killed";
-const SHORT = [PROXY, STANDBY_DIES, PRIMARY_IS_CUT, ...(before ? [UPGRADE] : [])];
+const SHORT = [PROXY, STANDBY_DIES, PRIMARY_IS_CUT, UPGRADE];
 
 const is_asked = (name) => (asked.filter ? name.includes(asked.filter) : !asked.short || SHORT.includes(name));
 
@@ -126,21 +156,19 @@ async function during(name, loses_ms, what, stands_still_ms = loses_ms) {
   console.log(`\n${at()} ${name}`);
   // An earlier fault may have left everybody at one master: then this one would concern all of them or nobody.
   people.forEach((person, nth) => person.stand_at(nth));
-  const phase = { name };
-  phases.push(phase);
   const from = Date.now();
+  const phase = { name, from, loses_ms };
+  phases.push(phase);
   try {
+    await spread(readers);
     await what(phase);
   } catch (error) {
     fail(`${name}: ${error.message}`);
   }
   await sleep(SIZES.rest_s * 1000);
   const end = Date.now();
-  const { waits } = Object.assign(phase, figures_of(people, from, end));
+  Object.assign(phase, { end }, figures_of(people, from, end));
   console.log(`      ${phase.posts} posts in ${((end - from) / 1000).toFixed(0)} s, the longest wait ${phase.longest} ms, the longest outage ${phase.outage} ms`);
-  const bound = loses_ms + SLACK_MS;
-  const late = waits.filter((wait) => wait > bound);
-  if (late.length > 0) fail(`${name}: ${late.length} posts waited over ${bound} ms`);
   if (phase.outage > stands_still_ms + SLACK_MS) fail(`${name}: nobody's post was acknowledged for ${phase.outage} ms`);
 }
 
@@ -153,13 +181,31 @@ function store_goes(phase, kind) {
   };
 }
 
-// A master that is stopped says so in its answers; who had none lately may find it gone. It refuses nobody, and cuts nobody off.
+// A master that is stopped refuses nobody, and cuts nobody off.
 function nobody_was_refused(from) {
-  const counts = new Map();
-  for (const { why } of people.flatMap((person) => person.turned_away.filter((one) => one.at >= from))) counts.set(why, (counts.get(why) ?? 0) + 1);
-  console.log(`      turned away: ${[...counts].map(([why, times]) => `${why} ${times} times`).join(", ") || "nobody"}`);
-  counts.delete("ECONNREFUSED");
-  if (counts.size > 0) fail(`requests failed: ${[...counts.keys()].join(", ")}`);
+  const counts = turned_away(people, from);
+  console.log(`      turned away: ${said_of(counts)}`);
+  const refused = refused_by_drain(counts);
+  if (refused.length > 0) fail(`requests failed: ${refused.join(", ")}`);
+}
+
+const tracks = () => readers.map((reader) => reader.track);
+
+// Holds those who streamed at the master of a host at that time to what its end may cost them.
+function weigh_streams(host, from, how) {
+  const waits = streams_again(tracks(), host.url, from, Date.now(), how);
+  console.log(`      ${waits.length} streams at ${host.name} went on within ${at_share(waits, 1)} ms`);
+  const late = waits.length > 0 ? late_streams(waits, how) : "no stream was there";
+  if (late) fail(`the master of ${host.name} was ${how}: ${late}`);
+}
+
+// Does a planned step of the guide on a host, which stops its nodes and starts them again.
+async function planned(name, host, nodes) {
+  const [from, over] = [Date.now(), note("stop", ...nodes)];
+  await step(name, host);
+  over();
+  await whole();
+  weigh_streams(host, from, "drained");
 }
 
 // Every acknowledged post stands once in its board at its place, and readers saw all of it in order.
@@ -262,46 +308,53 @@ try {
 
   if (!no_proxy) {
     await during(PROXY, SILENCE_MS, async () => {
-      for (const host of hosts) {
-        const over = note("stop", nodes_of(host)[0]);
-        await step("proxied", host);
-        await whole();
-        over();
-      }
+      const from = Date.now();
+      for (const host of hosts) await planned("proxied", host, nodes_of(host).slice(0, 1));
+      nobody_was_refused(from);
+      await spread(readers);
       await start_proxy(middle, await proxy_of(GUIDE));
-      let over;
+      let host, killed, undone;
       const kill = async (master) => {
-        const host = hosts.find(({ name }) => master === `master-${name}`);
-        over = note("exit", nodes_of(host)[0]);
-        await host.run("kill -9 $(pidof chatchat-master)");
+        host = hosts.find(({ name }) => master === `master-${name}`);
+        const pid = () => host.run("pidof chatchat-master", 5000);
+        const [old, over] = [await pid(), note("exit", nodes_of(host)[0])];
+        host.expect_end("chatchat-master", -9);
+        killed = Date.now();
+        await host.run(`kill -9 ${old}`);
+        undone = until(`a new process of ${master}`, async () => (await pid()) !== old).then(over).then(Date.now);
+        undone.catch(() => {});
       };
       const { line, person } = await through_proxy(SIZES.people, SIZES.fault_s / 2, kill);
       people.push(person);
       console.log(`      ${line}`);
       await stop_proxy(middle);
-      await whole();
-      over();
+      await whole(hosts, await undone);
+      weigh_streams(host, killed, "killed");
     });
   }
 
   await during(STANDBY_DIES, SILENCE_MS, async () => {
     const over = note("crash", ...nodes_of(south));
+    const killed = Date.now();
     await south.kill();
     await sleep(SIZES.fault_s * 1000);
     await whole([north, middle]);
     await south.start();
     await south.run("systemctl start chatchat-db chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
-    await whole();
     over();
+    await whole();
+    weigh_streams(south, killed, "silent");
   }, LEASE_MS);
 
   await during("the host of a standby is cut off", SILENCE_MS, async () => {
     const over = note("pause", ...nodes_of(middle));
+    const cut = Date.now();
     middle.cut();
     await sleep(SIZES.fault_s * 1000);
     middle.mend();
-    await whole();
     over();
+    await whole();
+    weigh_streams(middle, cut, "silent");
   }, LEASE_MS);
 
   await during(UPGRADE, 0, async () => {
@@ -311,12 +364,10 @@ try {
         ? `upgrade: from the programs to themselves, ${before ? "as those of --before are the same" : "for lack of --before"}: it says nothing of two releases`
         : `upgrade: from ${before} to ${bin}`,
     );
-    for (const host of hosts) {
+    // Not the first one, whose server is the primary.
+    for (const host of asked.short && !before ? [middle] : hosts) {
       await host.bring(bin);
-      const over = note("stop", ...nodes_of(host));
-      await step("upgrade", host);
-      await whole();
-      over();
+      await planned("upgrade", host, nodes_of(host));
       if (!(await host.runs_what_is_installed())) fail(`${host.name} runs earlier programs`);
       console.log(`${at()} ${host.name} is upgraded`);
     }
@@ -324,27 +375,29 @@ try {
   });
 
   await during("the host of the primary is killed, a standby promoted", DECIDES_MS + FOLLOWS_MS + STORE_AWAY_MS, async (phase) => {
-    let [over, store_is_back] = [];
+    let [over, store_is_back, killed] = [];
     const next = await promote([middle, south], () => {
-      [over, store_is_back] = [note("crash", ...nodes_of(north)), store_goes(phase, "exit")];
+      [over, store_is_back, killed] = [note("crash", ...nodes_of(north)), store_goes(phase, "exit"), Date.now()];
       return north.kill();
     });
     store_is_back();
     await sleep(SIZES.fault_s * 1000);
     await north.start();
     await north.run("systemctl start chatchat-master chatchat-worker@worker-1 chatchat-worker@worker-2");
-    await give_back(north, next);
     over();
+    await whole();
+    await give_back(north, next);
+    weigh_streams(north, killed, "silent");
   });
 
   // While the store is away people go from master to master, and at any time to the one that answers nothing.
   await during(PRIMARY_IS_CUT, DECIDES_MS + FOLLOWS_MS + STORE_AWAY_MS, async (phase) => {
     const old = await primary();
     if (!old) throw new Error("there is no primary");
-    let [over, store_is_back] = [];
+    let [over, store_is_back, cut] = [];
     const standbys = hosts.filter((host) => host !== old);
     const next = await promote(standbys, () => {
-      [over, store_is_back] = [note("pause", ...nodes_of(old)), store_goes(phase, "pause")];
+      [over, store_is_back, cut] = [note("pause", ...nodes_of(old)), store_goes(phase, "pause"), Date.now()];
       return old.cut();
     });
     store_is_back();
@@ -355,18 +408,20 @@ try {
     const end = await old.console(LAST_WRITE);
     if (!/state: +shut down\n/.test(`${end}\n`)) fail(`the server at ${old.name} is not shut down: ${end}`);
     old.mend();
+    over();
     console.log(`${at()} ${old.name} is fenced and back`);
     await whole();
     if ((await primary()) !== next) fail(`the primary is ${(await primary())?.name}`);
     const now = await old.run(LAST_WRITE);
     if (now.trim() !== end.trim()) fail(`the server at ${old.name} was written after it was fenced:\n${end}\n${now}`);
     await give_back(old, next);
-    over();
+    weigh_streams(old, cut, "silent");
   });
 
   await during("the process of the primary is killed and comes back", STORE_AWAY_MS, async (phase) => {
     const host = await primary();
     const over = store_goes(phase, "exit");
+    host.expect_end("chatchat-db", -9);
     await host.run("kill -9 $(head -1 /var/lib/chatchat-db/data/postmaster.pid)");
     await until(`the server at ${host.name}`, async () => (await host.run(IS_STANDBY, 5000)).trim() === "f", 30_000);
     await await_follower(host);
@@ -386,10 +441,15 @@ async function clean_up() {
 }
 
 for (const person of people) person.stop();
-const ended = await Promise.race([Promise.all(people.map((person) => person.done)), sleep(30_000).then(() => "late")]);
-if (ended === "late") fail("posts that are never acknowledged");
+const unsettled = await all_done(people, DONE_MS);
+if (unsettled.length > 0) fail(`${unsettled.length} posts never acknowledged, such as ${JSON.stringify(unsettled[0])}`);
 else if (people.length > 0) await check().catch((error) => fail(error.stack));
+for (const text of [...late_posts(people, phases, SLACK_MS), ...refused_streams(tracks())]) fail(text);
 for (const reader of readers) reader.stop();
+for (const host of hosts) {
+  const crashes = await host.crashes().catch((error) => [error.message]);
+  if (crashes.length > 0) fail(`ended by itself, or panicked:\n${crashes.join("\n")}`);
+}
 if (failures) for (const host of hosts) console.log(`\n${host.name}:\n${await host.run("tail -n 15 /var/log/chatchat-*.log", 5000).catch((e) => e.message)}`);
 await clean_up();
 if (phases.length > 0) console.log(`\n${table_of(phases)}\n`);

@@ -44,6 +44,7 @@ export async function lose_primary(take_away, behind, ahead) {
   // It ends before it reads what came meanwhile.
   await behind.run(`kill -TERM ${pid} && kill -CONT ${pid}`);
   const had = Number(await ahead.run(REPLAYED));
+  ahead.expect_end("chatchat-db", -9);
   await ahead.run(`kill -9 $(head -1 ${DATA}/postmaster.pid)`);
   return had;
 }
