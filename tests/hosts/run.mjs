@@ -46,6 +46,8 @@ const LEASE_MS = 3_000;
 const SILENCE_MS = LEFT_AFTER_MS + LEASE_MS;
 // Time until a person goes on who asks one that does not answer, and then one whose store is away still.
 const STORE_AWAY_MS = 12_000;
+// Time in which a stranger has three hosts, once the packages are there.
+const GUIDE_MS = 300_000;
 // Time in which people get their last posts acknowledged.
 const DONE_MS = 30_000;
 
@@ -285,6 +287,7 @@ try {
   await set_up();
   await whole();
   console.log(`${at()} ${asked.guide ?? "docs/operate.md"} was followed: three masters, six workers`);
+  if (Date.now() - begun > GUIDE_MS) fail(`the guide took more than ${GUIDE_MS} ms`);
   if (!asked.guide) await own_users(hosts, fail);
   report.push(await units_agree(north), ...(await hardening_of(hosts, fail)));
   const no_proxy = why_no_proxy();
