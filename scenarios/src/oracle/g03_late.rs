@@ -74,7 +74,9 @@ fn late_of(
     operation: &Operation,
     (from, until): (Duration, Duration),
 ) -> Option<(Duration, Duration)> {
-    let ends = evidence.incidents.iter().filter_map(|it| it.until).map(|end| end + AFTERMATH);
+    // At its end a fault still touches what it touched.
+    let over = AFTERMATH + Duration::from_nanos(1);
+    let ends = evidence.incidents.iter().filter_map(|it| it.until).map(|end| end + over);
     let mut begins: Vec<_> = ends.filter(|end| (from..until).contains(end)).collect();
     begins.push(from);
     begins.sort_unstable();
