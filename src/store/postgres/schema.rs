@@ -32,7 +32,9 @@ pub(super) struct Release {
     /// rights in `login.rs`.
     pub(super) steps: &'static [&'static str],
     /// Oldest release, by its number of steps, that may use a store that this one makes. A step that older
-    /// ones cannot read past raises the number of a store that is there.
+    /// ones cannot read past raises the number of a store that is there. It begins with `LOCK TABLE chatchat_store
+    /// IN ACCESS EXCLUSIVE MODE`: each write reads the number in its transaction, and one that has read the old one
+    /// is over then.
     pub(super) min_reader: i64,
 }
 

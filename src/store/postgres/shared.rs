@@ -46,8 +46,8 @@ pub(super) struct Shared {
     pub(super) release: Release,
     /// Longest time of a change of the tables, which tests make shorter.
     pub(super) change_max: Duration,
-    /// Number of times that a connection found the store closed to this release. The connections of before
-    /// are not used any more: each new one finds out by itself.
+    /// Number of times that a connection found the store closed to this release. Operations use no
+    /// connection of before any more: each new one finds out by itself.
     pub(super) closed: AtomicU64,
     /// Last failure to connect, until a connection is there again.
     pub(super) absence: Mutex<Option<StoreError>>,
