@@ -100,8 +100,8 @@ enum Line {
         answer: Option<Answer>,
         failure: Option<Failed>,
     },
-    /// A stream that was asked for, by a reader that goes on from stream to stream. One that was
-    /// refused has the status; its end is the time of that answer.
+    /// A stream that was asked for, by a reader that goes on from stream to stream; it may say how it
+    /// failed to begin, at its end.
     Stream {
         stream: usize,
         person: usize,
@@ -111,7 +111,7 @@ enum Line {
         cursor: String,
         asked_ms: f64,
         ended_ms: Option<f64>,
-        refused: Option<u16>,
+        failure: Option<Failed>,
     },
     /// An event of a stream, as it arrived.
     Event { stream: usize, at_ms: f64, event: String, id: Option<String>, data: String },
@@ -245,7 +245,7 @@ impl Recorded {
                 cursor,
                 asked_ms,
                 ended_ms,
-                refused,
+                failure,
             } => {
                 if stream != self.history.streams.len() {
                     return Err(format!("stream {stream} is not the next one"));
@@ -262,10 +262,11 @@ impl Recorded {
                     readers.len() - 1
                 });
                 let ended = ended_ms.map(time).transpose()?;
-                let (end, refused) = match (ended, refused) {
+                let failure = failure.map(|failed| failed.read(&master)).transpose()?;
+                let (end, refused) = match (ended, failure) {
                     (ended, None) => (ended.map(|at| (at, StreamEnd::Ended)), None),
-                    (Some(at), Some(status)) => (None, Some((at, refusal(status)))),
-                    (None, Some(_)) => return Err("a refused stream has an end".to_owned()),
+                    (Some(at), Some(failure)) => (None, Some((at, failure))),
+                    (None, Some(_)) => return Err("a stream that failed has an end".to_owned()),
                 };
                 self.history.streams.push(StreamLog {
                     number: stream,
@@ -396,16 +397,6 @@ impl Recorded {
             }
         }
         (plan, report)
-    }
-}
-
-/// Returns what became of a stream that was answered with this status, as clients take it.
-fn refusal(status: u16) -> Failure {
-    let problem = Problem::default();
-    match status {
-        408 | 429 | 503 => Failure::Busy { status, problem, retry_after: None },
-        400..=499 => Failure::Refused { status, problem },
-        _ => Failure::Unknown { status: Some(status), why: format!("status {status}") },
     }
 }
 

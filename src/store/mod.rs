@@ -109,6 +109,17 @@ fn refused(why: impl Into<String>) -> StoreError {
     StoreError::Refused { why: why.into() }
 }
 
+/// Refuses a store to a release that knows `steps` of its schema where it wants one that knows `min_reader`.
+#[cfg(feature = "net")]
+fn allowed(min_reader: u64, steps: usize) -> Result<(), StoreError> {
+    if min_reader <= steps as u64 {
+        return Ok(());
+    }
+    Err(refused(format!(
+        "it wants a release that knows step {min_reader}, and this one knows {steps}: install a newer one"
+    )))
+}
+
 /// Error of an operation on something that is not there.
 #[cfg(feature = "net")]
 fn unknown(what: impl Into<String>) -> StoreError {

@@ -55,14 +55,14 @@ export class History {
     return (end) => Object.assign(line, { ended_ms: now_ms(), ...end });
   }
 
-  // Notes a stream before it is asked for; what is returned takes its events and its end, with the status of a refusal.
+  // Notes a stream before it is asked for; what is returned takes its events and its end, with the status if it did not begin.
   stream(person, reader, master, boards, cursor) {
     const line = { line: "stream", stream: this.streams++, person, reader, master, boards, cursor, asked_ms: now_ms() };
     this.lines.push(line);
     return {
       event: (event, id, data) => this.lines.push({ line: "event", stream: line.stream, at_ms: now_ms(), event, id, data }),
-      end: (refused) => {
-        if (line.ended_ms === undefined) Object.assign(line, { refused, ended_ms: now_ms() });
+      end: (status) => {
+        if (line.ended_ms === undefined) Object.assign(line, { ended_ms: now_ms(), ...(status && failed(status)) });
       },
     };
   }

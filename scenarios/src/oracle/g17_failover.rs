@@ -123,13 +123,17 @@ fn orphans<'a>(
     at: Duration,
 ) -> impl Iterator<Item = &'a StreamLog> {
     evidence.history.streams.iter().filter(move |stream| {
-        let reader = stream.reader.and_then(|reader| evidence.history.readers.get(reader));
         stream.master == master
             && !stream.is_slow
-            && reader.is_some_and(|reader| reader.kind == ReaderKind::Page)
+            && is_of_page(evidence, stream)
             && stream.deliveries.first().is_some_and(|(began, _)| *began < at)
             && stream.end.as_ref().is_none_or(|(ended, _)| *ended >= at)
     })
+}
+
+fn is_of_page(evidence: &Evidence<'_>, stream: &StreamLog) -> bool {
+    let reader = stream.reader.and_then(|reader| evidence.history.readers.get(reader));
+    reader.is_some_and(|reader| reader.kind == ReaderKind::Page)
 }
 
 /// Returns when the reader of a stream, or a later page of its session, heard from a later one, which may be
@@ -137,10 +141,8 @@ fn orphans<'a>(
 fn next_of(evidence: &Evidence<'_>, stream: &StreamLog, death: Duration) -> Option<Duration> {
     let later = evidence.history.streams.iter().skip(stream.number + 1);
     let goes_on = |other: &&StreamLog| {
-        let reader = other.reader.and_then(|reader| evidence.history.readers.get(reader));
         // A reload in between begins another reader of the same session; a second tab is not this one.
-        let is_page = reader.is_some_and(|reader| reader.kind == ReaderKind::Page);
-        other.who == stream.who && (other.reader == stream.reader || is_page)
+        other.who == stream.who && (other.reader == stream.reader || is_of_page(evidence, other))
     };
     let began = later.filter(goes_on).filter_map(|other| {
         let (at, _) = other.deliveries.first()?;

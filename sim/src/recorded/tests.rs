@@ -196,18 +196,18 @@ fn hole_repeat_and_other_post_of_a_stream_are_refused() {
 
 #[test]
 fn stream_that_is_refused_while_its_session_is_open_is_reported() {
-    let rules = |status: u16| {
+    let rules = |failure: &str, status: u16| {
         let mut made = Made::of_cluster(Vec::new());
         made.calls.push(restored(900, USER));
         made.events.push(json!({
             "line": "stream", "stream": 1, "person": 0, "reader": 0, "master": "http://n",
             "boards": ["lobby"], "cursor": "5;lobby:3", "asked_ms": 1000, "ended_ms": 1010,
-            "refused": status,
+            "failure": { "failure": failure, "status": status },
         }));
         made.rules()
     };
-    assert_eq!(rules(401), ["G6.forgotten"]);
-    assert_eq!(rules(503), [""; 0], "it may be so for a while");
+    assert_eq!(rules("refused", 401), ["G6.forgotten"]);
+    assert_eq!(rules("busy", 503), [""; 0], "it may be so for a while");
 }
 
 #[test]

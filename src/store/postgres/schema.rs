@@ -22,7 +22,7 @@ use crate::{
         ids::{BoardName, StoreEpoch},
         rows::StoreError,
     },
-    store::{history::Mark, refused},
+    store::{allowed, history::Mark, refused},
 };
 
 /// Schema that a release knows.
@@ -436,22 +436,10 @@ async fn recognise(client: &Client, release: Release) -> Outcome<Found> {
     let row = client.query_opt(sql, &[]).await?;
     let Some(row) = row else { return Err(refused("its table chatchat_store is empty").into()) };
     let min_reader = row.nat(1)?;
-    if let Some(why) = too_new(min_reader, release.steps.len()) {
-        return Err(refused(why).into());
-    }
+    allowed(min_reader, release.steps.len())?;
     let clock_ms = if row.is_null(4)? { 0 } else { row.nat(4)? };
     let mark = Mark { cluster: row.bytes(2)?, epoch: StoreEpoch(row.nat(3)?), clock_ms };
     Ok(Found::Store { steps: usize::try_from(row.nat(0)?).unwrap_or(usize::MAX), mark })
-}
-
-/// Returns why a store that wants a release of `min_reader` steps is closed to one that knows `steps`.
-pub(super) fn too_new(min_reader: u64, steps: usize) -> Option<String> {
-    let is_closed = min_reader > steps as u64;
-    is_closed.then(|| {
-        format!(
-            "it wants a release that knows step {min_reader}, and this one knows {steps}: install a newer one"
-        )
-    })
 }
 
 /// Refuses a schema without a store that is not there, or holds anything else.

@@ -14,7 +14,6 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     connection::Db,
-    schema,
     sql::{Columns, Outcome, int, malformed},
 };
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
         ids::StoreEpoch,
         rows::{ClusterRow, StoreError},
     },
-    store::{Op, history::Mark},
+    store::{Op, allowed, history::Mark},
 };
 
 /// Waits for the turn, and returns the greatest time of any write.
@@ -70,10 +69,8 @@ impl Manner {
 /// [`StoreError::Away`] if the store wants a newer release.
 pub(super) fn begun(db: &Db, row: &Row, reader: usize) -> Outcome<u64> {
     let wants = if row.is_null(reader)? { 0 } else { row.nat(reader)? };
-    match schema::too_new(wants, db.steps) {
-        None => db.time(row, 0),
-        Some(why) => Err(StoreError::away(AwayReason::Replaced, why).into()),
-    }
+    allowed(wants, db.steps).map_err(|error| db.seen.while_running(error))?;
+    db.time(row, 0)
 }
 
 /// Transaction at one store time. Each concern's file adds its operations.

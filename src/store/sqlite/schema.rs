@@ -15,7 +15,7 @@ use super::{
 pub use crate::store::history::NewCluster;
 use crate::{
     model::{ids::BoardName, rows::StoreError},
-    store::refused,
+    store::{self, refused},
 };
 
 /// Schema steps that this release knows, in order.
@@ -284,13 +284,7 @@ pub(super) fn recognise(db: &Connection) -> Result<FileState, StoreError> {
 /// # Errors
 /// [`StoreError::Refused`] with the remedy.
 pub(super) fn allowed(min_reader: u32) -> Result<(), StoreError> {
-    if min_reader as usize <= STEPS.len() {
-        return Ok(());
-    }
-    Err(refused(format!(
-        "it wants a release that knows step {min_reader}, and this one knows {}: install a newer one",
-        STEPS.len()
-    )))
+    store::allowed(min_reader.into(), STEPS.len())
 }
 
 /// Creates the tables if there are none, and adds the schema steps that an older release did not

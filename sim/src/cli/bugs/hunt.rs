@@ -84,8 +84,9 @@ impl Hunt {
 
 #[cfg(test)]
 mod tests {
-    use std::{env, fs, os::unix::fs::PermissionsExt, process};
+    use std::{fs, os::unix::fs::PermissionsExt};
 
+    use chatchat::env::real::TempDir;
     use chatchat_sim::summary::Summary;
 
     use super::*;
@@ -113,8 +114,8 @@ esac
 
     #[test]
     fn bug_is_found_by_the_first_run_that_fails_with_it_alone() {
-        let folder = env::temp_dir().join(format!("chatchat-sim-hunt-{}", process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let dir = TempDir::new().unwrap();
+        let folder = dir.path().to_owned();
         let path = folder.join("program");
         fs::write(&path, PROGRAM).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -150,6 +151,5 @@ esac
         let first = hunted[0].as_ref().unwrap();
         assert_eq!(hunt.shrink("late", &late, first), Some(1));
         assert!(folder.join("late-shrunk.toml").is_file());
-        fs::remove_dir_all(folder).unwrap();
     }
 }

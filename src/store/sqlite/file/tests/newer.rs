@@ -28,14 +28,29 @@ fn upgrade(path: &Path) -> u32 {
     steps
 }
 
+/// Changes the file at `path` as a release does that allows no older one. Returns a connection to it, and its
+/// number of steps.
+fn close(path: &Path) -> (Connection, u32) {
+    let steps = upgrade(path);
+    let db = Connection::open(path).expect("opened");
+    db.execute("UPDATE cluster SET min_reader = ?1", [steps]).expect("set");
+    (db, steps)
+}
+
+/// Returns a new store with a post, and its board.
+async fn begun(env: &Env, path: &Path) -> (Store, Board) {
+    let store = open(env, path, PATIENT).expect("a store");
+    let board = Board::made(&store, 1).await;
+    assert_eq!(seq_of(&board.write(&store, 2, 1).await), Some(1));
+    (store, board)
+}
+
 #[tokio::test]
 async fn file_of_a_newer_release_that_allows_this_one_is_used_and_keeps_its_step() {
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
-    let store = open(&env, &path, PATIENT).expect("a store");
-    let board = Board::made(&store, 1).await;
-    assert_eq!(seq_of(&board.write(&store, 2, 1).await), Some(1));
+    let (store, board) = begun(&env, &path).await;
 
     let steps = upgrade(&path);
     assert_eq!(seq_of(&board.write(&store, 3, 2).await), Some(2), "by a process that runs");
@@ -57,9 +72,7 @@ async fn file_of_a_newer_release_that_allows_no_older_one_is_refused_with_the_re
     let path = dir.path().join("store.db");
     let env = real_env();
     drop(open(&env, &path, PATIENT).expect("a store"));
-    let steps = upgrade(&path);
-    let db = Connection::open(&path).expect("opened");
-    db.execute("UPDATE cluster SET min_reader = ?1", [steps]).expect("set");
+    let (_, steps) = close(&path);
 
     let line = format!(
         "it wants a release that knows step {steps}, and this one knows {}: install a newer one",
@@ -79,13 +92,9 @@ async fn process_whose_release_is_allowed_no_more_meanwhile_finds_the_store_away
     let dir = TempDir::new().expect("a directory");
     let path = dir.path().join("store.db");
     let env = real_env();
-    let store = open(&env, &path, PATIENT).expect("a store");
-    let board = Board::made(&store, 1).await;
-    assert_eq!(seq_of(&board.write(&store, 2, 1).await), Some(1));
+    let (store, board) = begun(&env, &path).await;
 
-    let steps = upgrade(&path);
-    let db = Connection::open(&path).expect("opened");
-    db.execute("UPDATE cluster SET min_reader = ?1", [steps]).expect("set");
+    let (db, _) = close(&path);
     let away = [
         board.write(&store, 3, 2).await.map(drop).expect_err("a write"),
         store.read(board.name(), Range::Last, 9).await.map(drop).expect_err("a read"),
