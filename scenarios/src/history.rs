@@ -240,6 +240,8 @@ pub struct Redeemed {
     pub user: Option<UserId>,
     /// Secret of the session that it gave.
     pub token: Option<String>,
+    /// Whether the answer says that it did nothing, and may be repeated.
+    pub is_put_off: bool,
 }
 
 /// Stream that was asked for from a cursor that does not parse.

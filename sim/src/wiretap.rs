@@ -148,8 +148,13 @@ fn secrets(seed: u64, history: &History) -> Vec<Vec<u8>> {
     tokens.chain(tickets).chain(moved).chain([canary(seed)]).map(String::into_bytes).collect()
 }
 
-/// Looks for many words at once, each of them in time that does not grow with their number.
-struct Words(AhoCorasick);
+/// Looks for many words at once, in time that does not grow with their number. It looks for their
+/// beginnings, which random bytes hardly ever hold, and compares the rest there: an automaton of whole
+/// words is as large as they are.
+struct Words {
+    beginnings: AhoCorasick,
+    words: Vec<Vec<u8>>,
+}
 
 impl Words {
     /// Looks through many bytes. Sealed ones are random, and nearly each of them begins a word: of the kinds,
@@ -163,14 +168,17 @@ impl Words {
         Self::new(words, AhoCorasickKind::NoncontiguousNFA)
     }
 
-    fn new(words: Vec<Vec<u8>>, kind: AhoCorasickKind) -> Self {
-        let words = words.into_iter().filter(|word| word.len() >= SECRET_LEN_MIN);
-        let whole = AhoCorasick::builder().kind(Some(kind)).build(words);
-        Self(whole.expect("a run's secrets are short and few"))
+    fn new(mut words: Vec<Vec<u8>>, kind: AhoCorasickKind) -> Self {
+        words.retain(|word| word.len() >= SECRET_LEN_MIN);
+        let beginnings = words.iter().map(|word| &word[..SECRET_LEN_MIN]);
+        let beginnings = AhoCorasick::builder().kind(Some(kind)).build(beginnings);
+        Self { beginnings: beginnings.expect("a run's secrets are few"), words }
     }
 
-    fn first_in<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
-        self.0.find(bytes).map(|word| &bytes[word.range()])
+    fn first_in(&self, bytes: &[u8]) -> Option<&[u8]> {
+        let begun = self.beginnings.find_overlapping_iter(bytes);
+        let mut words = begun.map(|it| (&self.words[it.pattern().as_usize()], it.start()));
+        words.find(|(word, at)| bytes[*at..].starts_with(word)).map(|(word, _)| word.as_slice())
     }
 }
 
@@ -236,6 +244,7 @@ mod tests {
             status: Some(201),
             user: None,
             token: Some(token.to_owned()),
+            is_put_off: false,
         };
         let mut history = History::default();
         history.handovers.push(Handover {
@@ -306,6 +315,25 @@ mod tests {
             assert_eq!(found("for some tokens").as_deref(), Some(&b"some token"[..]));
             for text in ["", "a canar", "some tok a canar", "short"] {
                 assert_eq!(found(text), None, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn words_that_begin_alike_or_within_each_other_are_told_apart() {
+        let words = [&b"secret of a"[..], b"secret of b", b"cret of another"];
+        for make in [Words::of_many_bytes, Words::of_few_bytes] {
+            let words = make(words.map(<[u8]>::to_vec).to_vec());
+            let found = |text: &str| words.first_in(text.as_bytes()).map(<[u8]>::to_vec);
+            for (text, word) in [
+                ("the secret of b", Some(&b"secret of b"[..])),
+                ("secret of another", Some(b"secret of a")),
+                ("sacret of another", Some(b"cret of another")),
+                ("secret of secret of b", Some(b"secret of b")),
+                ("secret of c", None),
+                ("secret of ", None),
+            ] {
+                assert_eq!(found(text).as_deref(), word, "{text}");
             }
         }
     }

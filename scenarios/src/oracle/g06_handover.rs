@@ -1,5 +1,6 @@
 //! G6, handovers: a ticket opens a session of the same person on another master, once, however many
-//! masters are asked at the same time; and that session is valid.
+//! masters are asked at the same time; and that session is valid. G16: a try that was put off spent
+//! nothing.
 
 use std::{iter, time::Duration};
 
@@ -9,8 +10,10 @@ use super::{
     Clue, Evidence, Violation, broken, deed, g04_pages::is_strong, moved_line, sessions::Sessions,
 };
 use crate::{
+    fault::Kind,
     history::{Handover, Redeemed},
     property::Property,
+    target::Place,
 };
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -22,6 +25,7 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = "a ticket was taken twice";
             found.push(broken(Property::G6, "ticket", text, clues(handover, &opened)));
         }
+        found.extend(lost(evidence, &sessions, handover));
         let user = evidence.history.users.get(&handover.who);
         if opened.iter().any(|it| it.user.as_ref() != user) {
             let text = "a ticket opened a session of somebody else";
@@ -70,6 +74,41 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     found
 }
 
+/// Reports a ticket that was issued and is unknown, although no try can have spent it.
+fn lost(evidence: &Evidence<'_>, sessions: &Sessions, handover: &Handover) -> Option<Violation> {
+    let tries = &handover.redeemed;
+    let spent = |one: &Redeemed| !one.is_put_off && one.status != Some(404);
+    let (nth, refused) = tries.iter().enumerate().find(|(_, it)| it.status == Some(404))?;
+    // Of two that were asked at once either may have come first.
+    let others = || tries.iter().enumerate().filter(|(n, _)| *n < nth || handover.at_once);
+    let has_left = sessions.leaves(handover.who).is_some_and(|left| left <= refused.at);
+    if handover.status != Some(201)
+        || others().any(|(_, one)| spent(one))
+        || has_left
+        || may_forget_tickets(evidence)
+    {
+        return None;
+    }
+    let (property, rule, text) = if others().any(|(_, one)| one.is_put_off) {
+        (Property::G16, "ticket", "a try was put off, and spent its ticket")
+    } else {
+        (Property::G6, "ticket-lost", "a ticket is unknown that nobody used")
+    };
+    Some(broken(property, rule, text, clues(handover, &tries.iter().collect::<Vec<_>>())))
+}
+
+/// Returns whether the store may have lost a ticket: set back or restored it has others, and by another
+/// clock it may be over.
+fn may_forget_tickets(evidence: &Evidence<'_>) -> bool {
+    use Kind::{ClockDrift, ClockJump, ClockOffset, Restore, Rollback, Stranger};
+    evidence.incidents_at(Place::Store).any(|incident| match evidence.kind_of(incident) {
+        None => !evidence.is_core(incident),
+        Some(kind) => {
+            matches!(kind, ClockDrift | ClockJump | ClockOffset | Restore | Rollback)
+        }
+    }) || evidence.incidents.iter().any(|it| evidence.kind_of(it) == Some(Stranger))
+}
+
 /// Returns a handover and some of its tries as evidence.
 fn clues(handover: &Handover, tries: &[&Redeemed]) -> Vec<Clue> {
     let person = handover.who.person;
@@ -89,13 +128,21 @@ mod tests {
     use crate::oracle::fixtures::{Fixture, busy, located, moved, ms, refused, restored, user};
 
     fn tried(at_once: bool, redeemed: &[(Option<u16>, Option<UserId>)]) -> Vec<String> {
-        let mut made = Fixture::new();
+        tried_in(Fixture::new(), at_once, redeemed)
+    }
+
+    fn tried_in(
+        mut made: Fixture,
+        at_once: bool,
+        redeemed: &[(Option<u16>, Option<UserId>)],
+    ) -> Vec<String> {
         let tries = redeemed.iter().map(|(status, user)| Redeemed {
             at: ms(20_100),
             master: "http://m".to_owned(),
             status: *status,
             user: *user,
             token: None,
+            is_put_off: *status == Some(503),
         });
         let redeemed = tries.collect();
         made.history.handovers.push(Handover { at_once, redeemed, ..moved(Vec::new()) });
@@ -122,8 +169,29 @@ mod tests {
     fn ticket_that_is_tried_at_two_masters_at_once_opens_one_session() {
         let one = (Some(201), Some(user(0)));
         assert_eq!(tried(true, &[one, one]), ["g06.ticket"]);
-        assert_eq!(tried(true, &[(Some(404), None), (Some(404), None)]), ["g00.handover"]);
-        assert_eq!(tried(false, &[(Some(404), None), one]), ["g00.handover"], "one after another");
+        let lost = ["g06.ticket-lost", "g00.handover"];
+        assert_eq!(tried(true, &[(Some(404), None), (Some(404), None)]), lost);
+        assert_eq!(tried(false, &[(Some(404), None), one]), lost, "one after another");
+    }
+
+    /// A ticket is redeemed while the store is paused.
+    fn tried_amid(fault: (&str, &str), at_once: bool, statuses: &[Option<u16>]) -> Vec<String> {
+        let tries: Vec<_> = statuses.iter().map(|status| (*status, None)).collect();
+        let made = Fixture::with_faults(&[(fault.0, fault.1, 19_000, 22_000)]);
+        tried_in(made, at_once, &tries)
+    }
+
+    #[test]
+    fn try_that_was_put_off_and_spent_its_ticket_is_reported() {
+        let pause = ("pause", "target = \"store\"");
+        let (unknown, off, gone) = (None, Some(503), Some(404));
+        assert_eq!(tried_amid(pause, false, &[off, gone]), ["g16.ticket"]);
+        assert_eq!(tried_amid(pause, true, &[gone, off]), ["g16.ticket"]);
+        assert_eq!(tried_amid(pause, false, &[gone]), ["g06.ticket-lost"]);
+        assert_eq!(tried_amid(pause, false, &[unknown, gone]), [""; 0], "it may have been heard");
+        assert_eq!(tried_amid(pause, true, &[gone, unknown]), [""; 0]);
+        let back = ("rollback", "target = \"store\"\nby = \"1s\"");
+        assert_eq!(tried_amid(back, false, &[off, gone]), [""; 0], "the copy has no tickets");
     }
 
     #[test]

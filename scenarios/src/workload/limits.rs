@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use chatchat::{
-    api::{SessionOpened, StreamEvent, TicketIssued},
+    api::{Problem, SessionOpened, StreamEvent, TicketIssued},
     client::{Api, Method, RawAnswer, Request},
     env::TaskGuard,
     model::ids::{BoardName, PostId, PostText, Seq, StoreEpoch},
@@ -290,6 +290,7 @@ impl Person {
             status: answer.as_ref().map(|answer| answer.status),
             user: answer.as_ref().and_then(user),
             token: answer.as_ref().and_then(token),
+            is_put_off: answer.as_ref().is_some_and(is_put_off),
         }
     }
 
@@ -340,9 +341,16 @@ fn token(answer: &RawAnswer) -> Option<String> {
     (answer.status == 201).then(|| value.to_owned())
 }
 
+/// Returns whether an answer says that the request did nothing, as [`Failure::Busy`] does.
+///
+/// [`Failure::Busy`]: chatchat::client::Failure::Busy
+fn is_put_off(answer: &RawAnswer) -> bool {
+    matches!(answer.status, 408 | 429 | 503) && Problem::read(&answer.body).is_ours()
+}
+
 #[cfg(test)]
 mod tests {
-    use chatchat::model::ids::Cursor;
+    use chatchat::{api::ProblemType, model::ids::Cursor};
 
     use super::*;
 
@@ -358,6 +366,21 @@ mod tests {
         assert_eq!(token(&answer(201, cookie)).as_deref(), Some("abc"));
         assert_eq!(token(&answer(404, cookie)), None);
         assert_eq!(token(&answer(201, None)), None);
+    }
+
+    #[test]
+    fn answer_that_puts_off_says_that_nothing_was_done() {
+        let told = |status, body: Vec<u8>| {
+            is_put_off(&RawAnswer { status, retry_after: None, cookie: None, body: body.into() })
+        };
+        let of = |kind: ProblemType| {
+            told(kind.status(), serde_json::to_vec(&Problem::new(kind, "")).unwrap())
+        };
+        assert!(of(ProblemType::Unavailable));
+        assert!(of(ProblemType::RateLimited));
+        assert!(!of(ProblemType::OutcomeUnknown));
+        assert!(!of(ProblemType::UnknownTicket));
+        assert!(!told(503, b"<html>".to_vec()), "a proxy's");
     }
 
     #[test]

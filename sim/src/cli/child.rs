@@ -41,6 +41,8 @@ impl Program {
     /// Returns a command that starts it.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
+        // Huge pages make a run's memory half as large again, and a campaign no faster.
+        command.env("MIMALLOC_ALLOW_THP", "0");
         if let Some(bug) = &self.planted {
             command.env(SWITCH, bug);
         }
