@@ -62,15 +62,18 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
             let text = "a session is somebody else's";
             found.push(broken(Property::G6, "other", text, [line(operation)]));
         }
-        let closed = sessions.left(who);
-        if let (Some(closed), Some((at, reply))) = (closed, operation.reply())
-            && closed < from
-            && match reply {
-                Answer::Restored(restored) => {
+        if let Some(closed) = sessions.left(who).filter(|closed| *closed < from)
+            && match (operation.reply(), operation.failure()) {
+                (Some((at, Answer::Restored(restored))), _) => {
                     restored.consistency == Consistency::Strong || is_repaired(closed, from, at)
                 }
-                Answer::Opened(_) => false,
-                _ => has_heard(evidence, &operation.master, closed, from, at),
+                (Some((_, Answer::Opened(_))), _) => false,
+                (Some((at, _)), _) => has_heard(evidence, &operation.master, closed, from, at),
+                // Who is told this was taken for somebody whose session is open.
+                (_, Some((at, Failure::Refused { status: 404 | 410 | 422, .. }))) => {
+                    has_heard(evidence, &operation.master, closed, from, at)
+                }
+                _ => false,
             }
         {
             let text = "a log-out was forgotten";
@@ -255,6 +258,11 @@ mod tests {
             made.did(0, from, from + 100, Request::Alive, Ok(Answer::Done));
             made.did(0, from, from + 100, Request::Alive, refused(401));
             assert_eq!(made.breaks(judge, "g06.log-out"), found, "{fault} {from}");
+            for status in [404, 410, 422] {
+                made.did(0, from, from + 100, Fixture::request(1), refused(status));
+            }
+            made.did(0, from, from + 100, Fixture::request(1), refused(413));
+            assert_eq!(made.breaks(judge, "g06.log-out"), 4 * found, "{fault} {from}");
         }
         let mut made = Fixture::new();
         made.history.masters = vec!["http://m".to_owned()];
