@@ -260,6 +260,8 @@ const ORACLES: &[(Property, Oracle)] = &[
 /// Bound on the breaks of one rule that are told: the first ones say what is wrong. A flood of one
 /// rule hides no other.
 const TOLD_MAX: usize = 10;
+/// Bound on the evidence that breaks of the same text add to the first of them.
+const CLUES_MAX: usize = 10;
 
 /// Returns whether [`judge`] judges a property.
 #[must_use]
@@ -276,15 +278,25 @@ pub fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     first_of_each_rule(asked.flat_map(|(_, oracle)| oracle(evidence)))
 }
 
-/// Returns the first breaks of each rule, in the order in which they were found.
+/// Returns the first breaks of each rule, in the order in which they were found. What says the same as one
+/// of them adds its evidence to it.
 fn first_of_each_rule(found: impl Iterator<Item = Violation>) -> Vec<Violation> {
-    let mut counts: BTreeMap<Rule, usize> = BTreeMap::new();
-    let is_told = |violation: &Violation| {
-        let count = counts.entry(violation.rule).or_default();
-        *count += 1;
-        *count <= TOLD_MAX
-    };
-    found.filter(is_told).collect()
+    let mut told: Vec<Violation> = Vec::new();
+    let mut places: BTreeMap<Rule, BTreeMap<String, usize>> = BTreeMap::new();
+    for violation in found {
+        let of_rule = places.entry(violation.rule).or_default();
+        if let Some(nth) = of_rule.get(&violation.text) {
+            let evidence = &mut told[*nth].evidence;
+            let room = CLUES_MAX.saturating_sub(evidence.len());
+            let more = violation.evidence.into_iter().filter(|clue| !evidence.contains(clue));
+            let more: Vec<_> = more.take(room).collect();
+            evidence.extend(more);
+        } else if of_rule.len() < TOLD_MAX {
+            of_rule.insert(violation.text.clone(), told.len());
+            told.push(violation);
+        }
+    }
+    told
 }
 
 impl StoreDump {
@@ -430,6 +442,20 @@ mod tests {
             let shown = told.iter().filter(|rule| *rule == "g04.shown").count();
             assert_eq!(shown, usize::from(lacking.min(bound)), "{told:?}");
         }
+    }
+
+    #[test]
+    fn breaks_that_say_the_same_are_told_once_with_the_evidence_of_each() {
+        let at = |text: &str, clue: usize| {
+            let clue = Clue { text: String::new(), point: Some(Point::Operation(clue)) };
+            broken(Property::G4, "shown", text.to_owned(), [clue])
+        };
+        let said = [at("one", 1), at("other", 2), at("one", 3), at("one", 1)];
+        let told = first_of_each_rule(said.into_iter());
+        let told: Vec<_> = told.iter().map(|it| (it.text.as_str(), it.evidence.len())).collect();
+        assert_eq!(told, [("one", 2), ("other", 1)]);
+        let flood = first_of_each_rule((0..100).map(|clue| at("one", clue)));
+        assert_eq!(flood[0].evidence.len(), CLUES_MAX);
     }
 
     #[test]
