@@ -1,6 +1,7 @@
 //! One run in a process of its own: this program once more, as `run --json`.
 
 use std::{
+    collections::BTreeSet,
     env, io,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
@@ -19,6 +20,12 @@ const STDERR_MAX: usize = 2000;
 
 /// Variable that turns on a planted bug in a program that holds several.
 pub(super) const SWITCH: &str = "CHATCHAT_PLANTED";
+
+/// Variable that makes such a program say on its error output, once each, which switches it asks.
+pub(super) const TELL: &str = "CHATCHAT_TELL_SWITCHES";
+
+/// Beginning of a line that says so; the name of a bug follows.
+pub(super) const ASKED: &str = "asked for planted bug ";
 
 /// Program that carries out runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +58,7 @@ impl Program {
 }
 
 /// One run: a story by name or path, and a seed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Job {
     pub(super) story: String,
     pub(super) seed: u64,
@@ -71,7 +78,26 @@ pub(super) fn run(program: &Program, job: &Job, limit: Duration) -> Summary {
 
 /// Runs one seed of one story in a process of its own, with more arguments.
 pub(super) fn run_with(program: &Program, job: &Job, limit: Duration, more: &[String]) -> Summary {
-    summary(job, output(program, job, limit, more))
+    summary(job, output(program.command(), job, limit, more))
+}
+
+/// Runs one seed of one story in a process of its own. Returns also the planted bugs whose switches
+/// it asked: each of the others changes nothing in this run.
+pub(super) fn run_telling(
+    program: &Program,
+    job: &Job,
+    limit: Duration,
+) -> (Summary, BTreeSet<String>) {
+    let mut command = program.command();
+    command.env(TELL, "1");
+    let ran = output(command, job, limit, &[]);
+    let asked = ran.as_ref().map(|output| asked(&output.stderr)).unwrap_or_default();
+    (summary(job, ran), asked)
+}
+
+fn asked(stderr: &[u8]) -> BTreeSet<String> {
+    let said = String::from_utf8_lossy(stderr);
+    said.lines().filter_map(|line| line.strip_prefix(ASKED)).map(str::to_owned).collect()
 }
 
 /// Runs one seed of one story in a process of its own; returns nothing if an interrupt ended it.
@@ -80,7 +106,7 @@ pub(super) fn run_unless_interrupted(
     job: &Job,
     limit: Duration,
 ) -> Option<Summary> {
-    let ran = output(program, job, limit, &[]);
+    let ran = output(program.command(), job, limit, &[]);
     let is_interrupted = ran.as_ref().is_ok_and(is_interrupted);
     (!is_interrupted).then(|| summary(job, ran))
 }
@@ -89,9 +115,8 @@ fn is_interrupted(output: &Output) -> bool {
     output.status.signal() == Some(Signal::INT.as_raw())
 }
 
-fn output(program: &Program, job: &Job, limit: Duration, more: &[String]) -> io::Result<Output> {
+fn output(mut command: Command, job: &Job, limit: Duration, more: &[String]) -> io::Result<Output> {
     let (seed, limit) = (job.seed.to_string(), limit.as_secs().to_string());
-    let mut command = program.command();
     command.args(["run", &job.story, "--seed", &seed, "--limit", &limit, "--json"]);
     command.args(more);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -1,6 +1,12 @@
 //! Hunt for one bug: seed after seed until a run shows it.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use chatchat_scenarios::story::Story;
 use chatchat_sim::{summary::Failure, verdict::Verdict};
@@ -26,6 +32,15 @@ pub(super) struct Hunt {
     pub(super) starts: u64,
     pub(super) jobs: usize,
     pub(super) limit: Duration,
+    /// Runs without any bug: the hunts for all bugs take the same ones.
+    pub(super) known: Mutex<BTreeMap<Job, Arc<CleanRun>>>,
+}
+
+/// Run without any bug.
+pub(super) struct CleanRun {
+    failures: Vec<Failure>,
+    /// Bugs whose switches it asked. Empty if the program does not tell.
+    asked: BTreeSet<String>,
 }
 
 /// Run that showed a bug.
@@ -61,12 +76,29 @@ impl Hunt {
 
     /// Returns a failure that the run has with the bug only.
     fn shows(&self, program: &Program, job: &Job) -> Option<Failure> {
+        let clean = self.without_bugs(job);
+        if let Some(bug) = &program.planted
+            && !clean.asked.is_empty()
+            && !clean.asked.contains(bug)
+        {
+            return None;
+        }
         let planted = child::run(program, job, self.limit);
         if matches!(planted.verdict, Verdict::Holds | Verdict::Toothless) {
             return None;
         }
-        let clean = child::run(&self.clean, job, self.limit);
         planted.failures.into_iter().find(|failure| !clean.failures.contains(failure))
+    }
+
+    /// Returns the run without any bug, which is carried out once.
+    fn without_bugs(&self, job: &Job) -> Arc<CleanRun> {
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = known().get(job) {
+            return Arc::clone(run);
+        }
+        let (summary, asked) = child::run_telling(&self.clean, job, self.limit);
+        let run = Arc::new(CleanRun { failures: summary.failures, asked });
+        Arc::clone(known().entry(job.clone()).or_insert(run))
     }
 
     /// Shrinks a run that showed the bug. Answers the number of faults in the smallest plan.
@@ -92,13 +124,16 @@ mod tests {
     use super::*;
 
     /// Stands for the program: `run STORY --seed N ..` fails from seed 5 on with bug `late`, and with
-    /// any program at seed 2; `shrink .. --out FILE` writes a story.
+    /// any program at seed 2; with bug `unasked` it would fail anywhere, and no run asks for that one.
+    /// `shrink .. --out FILE` writes a story.
     const PROGRAM: &str = "#!/bin/sh
 here=$(dirname \"$0\")
 if [ \"$1\" = shrink ]; then
     for file; do :; done
     exec cp \"$here/shrunk.toml\" \"$file\"
 fi
+[ -n \"$CHATCHAT_TELL_SWITCHES\" ] && printf 'asked for planted bug %s\\n' late never >&2
+[ \"$CHATCHAT_PLANTED\" = unasked ] && exec cat \"$here/two.json\"
 case $4 in
 2) exec cat \"$here/gap.json\" ;;
 1 | 3 | 4) exec cat \"$here/holds.json\" ;;
@@ -139,8 +174,10 @@ esac
             starts: 2,
             jobs: 2,
             limit: Duration::from_secs(60),
+            known: Mutex::default(),
         };
         assert_eq!(hunt.hunt(&program(Some("never"))), [None, None]);
+        assert_eq!(hunt.hunt(&program(Some("unasked"))), [None, None]);
         let late = program(Some("late"));
         let found = |seeds, seed| {
             let job = Job { story: "storm".to_owned(), seed };

@@ -2,7 +2,8 @@
 //!
 //! 1. One seed is one run: seed after seed takes the next story in turn.
 //! 2. A bug is found by the first run that fails while the same run holds, or fails otherwise, in a
-//!    build without any bug.
+//!    build without any bug. A run that never comes to a bug's switch is the same with it, and is
+//!    counted without being carried out.
 //! 3. All bugs stand in one program, each behind a switch. One that cannot gets a build of its own,
 //!    made while another is hunted. The copy lies at a fixed path with a target folder of its own,
 //!    and only files that differ are written, so that such a build is a small one.
@@ -17,7 +18,10 @@ use std::{
     fs,
     path::PathBuf,
     process::ExitCode,
-    sync::mpsc::{Receiver, sync_channel},
+    sync::{
+        Mutex,
+        mpsc::{Receiver, sync_channel},
+    },
     thread,
     time::Duration,
 };
@@ -51,6 +55,7 @@ pub(super) fn run(bugs: &super::Bugs) -> Result<ExitCode, String> {
         starts: bugs.starts.max(1),
         jobs: bugs.jobs.unwrap_or_else(super::cores).max(1),
         limit: Duration::from_secs(bugs.limit),
+        known: Mutex::default(),
     };
     let mut rows = Vec::new();
     for bug in planted.into_iter().filter(|bug| !alone.contains(bug)) {

@@ -1,7 +1,8 @@
 //! Bugs behind switches: one program that holds many bugs, of which a variable turns one on.
 //!
 //! 1. The body of each function that a bug changes is written once as it is and once with each bug,
-//!    and the variable [`SWITCH`] chooses. With no bug chosen the program is the one without any.
+//!    and the variable [`SWITCH`] chooses. With no bug chosen the program is the one without any, and
+//!    says which switches it asks if [`TELL`] is set: a run that never asks for a bug is the same with it.
 //! 2. A bug that changes anything outside of functions' bodies cannot stand behind a switch. It needs
 //!    a build of its own.
 
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, ops::Range};
 use chatchat_sim::bugs::Bug;
 use syn::{Block, ImplItemFn, ItemFn, Signature, spanned::Spanned as _, visit::Visit};
 
-use crate::cli::child::SWITCH;
+use crate::cli::child::{ASKED, SWITCH, TELL};
 
 /// Function of a file, by the places of its parts.
 struct Function {
@@ -72,6 +73,15 @@ pub(super) fn with_asked(library: &str) -> String {
 /// Returns whether a planted bug is turned on.
 fn planted(name: &str) -> bool {{
     static CHOSEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    type Asked = std::sync::Mutex<std::collections::BTreeSet<String>>;
+    static ASKED: std::sync::OnceLock<Option<Asked>> = std::sync::OnceLock::new();
+    let tells = || std::env::var_os({TELL:?}).map(|_| Asked::default());
+    if let Some(Ok(mut asked)) = ASKED.get_or_init(tells).as_ref().map(|asked| asked.lock())
+        && !asked.contains(name)
+    {{
+        asked.insert(name.to_owned());
+        eprintln!(\"{ASKED}{{name}}\");
+    }}
     CHOSEN.get_or_init(|| std::env::var({SWITCH:?}).unwrap_or_default()) == name
 }}
 "
