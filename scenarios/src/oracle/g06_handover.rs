@@ -13,7 +13,6 @@ use crate::{
     fault::Kind,
     history::{Handover, Redeemed},
     property::Property,
-    target::Place,
 };
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
@@ -97,16 +96,13 @@ fn lost(evidence: &Evidence<'_>, sessions: &Sessions, handover: &Handover) -> Op
     Some(broken(property, rule, text, clues(handover, &tries.iter().collect::<Vec<_>>())))
 }
 
-/// Returns whether the store may have lost a ticket: set back or restored it has others, and by another
-/// clock it may be over.
+/// Returns whether a ticket may be gone: a store that was set back or restored has others, by another
+/// clock it may be over, and a stranger says again what it heard.
 fn may_forget_tickets(evidence: &Evidence<'_>) -> bool {
-    use Kind::{ClockDrift, ClockJump, ClockOffset, Restore, Rollback, Stranger};
-    evidence.incidents_at(Place::Store).any(|incident| match evidence.kind_of(incident) {
-        None => !evidence.is_core(incident),
-        Some(kind) => {
-            matches!(kind, ClockDrift | ClockJump | ClockOffset | Restore | Rollback)
-        }
-    }) || evidence.incidents.iter().any(|it| evidence.kind_of(it) == Some(Stranger))
+    let is_other = |kind| matches!(kind, Some(Kind::Restore | Kind::Stranger));
+    evidence.is_set_back()
+        || evidence.is_store_clock_touched()
+        || evidence.incidents.iter().any(|incident| is_other(evidence.kind_of(incident)))
 }
 
 /// Returns a handover and some of its tries as evidence.

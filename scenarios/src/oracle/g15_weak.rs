@@ -23,7 +23,7 @@ use super::{
     troubles::AFTERMATH,
 };
 use crate::{
-    fault::{Action, Direction, Kind, Links},
+    fault::{Action, Direction, Links},
     history::Operation,
     plan::Incident,
     property::Property,
@@ -122,15 +122,9 @@ struct StoreTime {
 
 impl StoreTime {
     fn read(evidence: &Evidence<'_>) -> Option<Self> {
-        use Kind::{ClockDrift, ClockJump, ClockOffset};
-        let mut at_store = evidence.incidents_at(Place::Store);
-        let is_touched = at_store.any(|incident| match evidence.kind_of(incident) {
-            Some(kind) => matches!(kind, ClockDrift | ClockJump | ClockOffset),
-            None => !evidence.is_core(incident),
-        });
         let told = evidence.history.operations.iter().filter_map(Operation::committed);
         let ahead = told.map(|(at, post)| post.posted_at_ms.saturating_sub(millis(at)));
-        ahead.max().filter(|_| !is_touched).map(|ahead_ms| Self { ahead_ms })
+        ahead.max().filter(|_| !evidence.is_store_clock_touched()).map(|ahead_ms| Self { ahead_ms })
     }
 
     /// Returns the latest time on the observer's clock at which it was so late at the store.

@@ -69,6 +69,15 @@ impl Evidence<'_> {
         at_store.any(|incident| self.kind_of(incident) == Some(Kind::Rollback))
     }
 
+    /// Returns whether the store's clock may have been off, or run at another speed.
+    pub(super) fn is_store_clock_touched(&self) -> bool {
+        use Kind::{ClockDrift, ClockJump, ClockOffset};
+        self.incidents_at(Place::Store).any(|incident| match self.kind_of(incident) {
+            Some(kind) => matches!(kind, ClockDrift | ClockJump | ClockOffset),
+            None => !self.is_core(incident),
+        })
+    }
+
     /// Returns whether it is what was broken around a core: no fault of the plan. It leaves the store
     /// whole, with its clock, and every disk as it was but those of [`Self::disk_around_core`].
     pub(super) fn is_core(&self, incident: &Incident) -> bool {
