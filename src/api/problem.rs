@@ -135,6 +135,13 @@ impl Problem {
         self.type_uri.starts_with(TYPE_PREFIX)
     }
 
+    /// Whether an answer with this status and problem says that nothing was done, and that it may be asked for
+    /// again. After 408 the request was not heard to its end.
+    #[must_use]
+    pub fn puts_off(&self, status: u16) -> bool {
+        matches!(status, 408 | 429 | 503) && self.is_ours()
+    }
+
     /// Returns the type; `None` if it is of a later version or not one of ours.
     #[must_use]
     pub fn problem_type(&self) -> Option<ProblemType> {

@@ -334,8 +334,7 @@ impl Request {
                     404 if problem.problem_type() == Some(ProblemType::NotCommitted) => {
                         Answer::Fate(None)
                     }
-                    // 408: the request was not heard to its end.
-                    408 | 429 | 503 if is_ours => return Err(busy(answer, problem)),
+                    _ if problem.puts_off(status) => return Err(busy(answer, problem)),
                     400..=499 if is_ours => return Err(Failure::Refused { status, problem }),
                     _ => {
                         let why = format!("{status} {problem}");

@@ -345,7 +345,7 @@ fn token(answer: &RawAnswer) -> Option<String> {
 ///
 /// [`Failure::Busy`]: chatchat::client::Failure::Busy
 fn is_put_off(answer: &RawAnswer) -> bool {
-    matches!(answer.status, 408 | 429 | 503) && Problem::read(&answer.body).is_ours()
+    Problem::read(&answer.body).puts_off(answer.status)
 }
 
 #[cfg(test)]
