@@ -23,6 +23,7 @@ use chatchat_scenarios::{
     target::{Place, Target},
     workload::Admin,
 };
+use dst_world::Link;
 use serde_json::Value;
 
 /// Number of a fault, or of a cut that belongs to one.
@@ -175,10 +176,10 @@ pub trait Deployment: Send + Sync + Sized + 'static {
     /// Starts a process again. One that was asked to stop and did not is killed first.
     fn start_again(self: &Arc<Self>, place: Place);
 
-    /// Cuts one direction between two places.
-    fn cut(&self, fault: FaultId, from: Place, to: Place);
+    /// Breaks one direction between two places: cuts it, or makes it slow, narrow or lossy.
+    fn break_line(&self, fault: FaultId, from: Place, to: Place, link: Link);
 
-    /// Ends a cut, and returns how much was sent into it.
+    /// Ends the fault on one direction, and returns how many segments or packets it touched there.
     fn mend(&self, fault: FaultId, from: Place, to: Place) -> u64;
 
     /// Copies what a later roll-back puts back.

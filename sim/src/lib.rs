@@ -54,6 +54,8 @@ mod stranger;
 #[cfg(madsim)]
 pub mod summary;
 #[cfg(madsim)]
+pub mod units;
+#[cfg(madsim)]
 pub mod verdict;
 #[cfg(madsim)]
 mod wiretap;

@@ -123,7 +123,9 @@ fn can_make_networks() -> bool {
         skip("network namespaces need root, and `ip` of iproute2");
         return false;
     }
-    let name = format!("chatchat-probe-{}", std::process::id());
+    // Tests that ask at the same time share a process.
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let name = format!("chatchat-probe-{}-{test}", std::process::id());
     let ip = |what| Command::new("ip").args(["netns", what, &name]).output();
     let made = ip("add").is_ok_and(|output| output.status.success());
     if made {
@@ -134,17 +136,16 @@ fn can_make_networks() -> bool {
     made
 }
 
-#[test]
-fn cut_between_real_nodes_bites_and_its_namespaces_go_away() {
+/// Carries out the story with lines that are broken by this fault of 2 s in the place of a crash.
+fn with_broken_lines(fault: &str, bit: &str) {
     if !has_programs() || !can_make_networks() {
         return;
     }
     let temp = TempDir::new().expect("a folder");
     let folder = TempDir::new().expect("a folder");
-    let path = folder.path().join("cut.toml");
+    let path = folder.path().join("lines.toml");
     let story = fs::read_to_string(STORY).expect("readable");
-    let cut = "kind = \"partition\"\nfrom = \"master:1\"\nto = [\"master:0\", \"worker:*\"]";
-    let story = story.replace("kind = \"crash\"\ntarget = \"master:1\"", cut);
+    let story = story.replace("kind = \"crash\"\ntarget = \"master:1\"", fault);
     fs::write(&path, story).expect("written");
     let mut child =
         sim(&["real", &path.to_string_lossy()], temp.path()).spawn().expect("it starts");
@@ -158,9 +159,29 @@ fn cut_between_real_nodes_bites_and_its_namespaces_go_away() {
     let output = child.wait_with_output().expect("it ends");
     let said = text(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    let bit = "partition master:1 <-> master:0,worker:* for 2s: bit";
     assert!(said.contains(bit) && said.contains("each in a network namespace"), "{said}");
     assert_eq!(namespaces(), 0, "they are left behind");
+}
+
+#[test]
+fn cut_between_real_nodes_bites_and_its_namespaces_go_away() {
+    with_broken_lines(
+        "kind = \"partition\"\nfrom = \"master:1\"\nto = [\"master:0\", \"worker:*\"]",
+        "partition master:1 <-> master:0,worker:* for 2s: bit",
+    );
+}
+
+#[test]
+fn delay_between_real_nodes_bites_and_its_namespaces_go_away() {
+    if !Path::new("/dev/net/tun").exists() {
+        say_skipped("packets cannot be held up without /dev/net/tun");
+        return;
+    }
+    with_broken_lines(
+        "kind = \"delay\"\nfrom = \"master:1\"\nto = [\"master:0\", \"worker:*\"]\nby = \"250ms\"\n\
+         jitter = \"50ms\"",
+        "delay master:1 <-> master:0,worker:* by 250ms ± 50ms for 2s: bit",
+    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ use super::{Cluster, place_named};
 use crate::{
     deployment::{Begun, Deployment, FaultId, OnFaultPoint, Step, Undo},
     store::Trouble,
+    units::{ns, ppm},
 };
 
 /// Time that a machine is off whose disk is rolled back.
@@ -41,36 +42,12 @@ pub(super) struct Kept {
     images: BTreeMap<Place, DiskImage>,
 }
 
-fn ppm(rate: f64) -> u64 {
-    // A rate is within 0 to 1.
-    (rate * 1_000_000.0).round() as u64
-}
-
-fn ns(by: Duration) -> u64 {
-    u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)
-}
-
 impl Cluster {
     /// Begins a fault of a kind that only the simulated world carries out so.
     fn begin(self: &Arc<Self>, nth: FaultId, label: &str, action: &Action) -> Begun<Self> {
-        let clear = Link::default();
         let disk = DiskFault::default();
         match action {
             Action::Slow { target, factor } => self.slowed(nth, target, *factor),
-            Action::Delay { links, by, jitter } => {
-                let link = Link { delay_ns: ns(*by), jitter_ns: ns(*jitter), ..clear };
-                self.on_lines(nth, links, link)
-            }
-            Action::Bandwidth { links, bytes_per_second } => {
-                let link = Link { bytes_per_second: Some(*bytes_per_second), ..clear };
-                self.on_lines(nth, links, link)
-            }
-            Action::Loss { links, rate } => {
-                self.on_lines(nth, links, Link { loss_ppm: ppm(*rate), ..clear })
-            }
-            Action::ConnectHang { links, rate } => {
-                self.on_lines(nth, links, Link { syn_loss_ppm: ppm(*rate), ..clear })
-            }
             Action::Corrupt { links, rate } => {
                 self.corrupted(nth, label, links, ppm(*rate), World::begin_corruption)
             }
@@ -147,6 +124,10 @@ impl Cluster {
             | Action::Stop { .. }
             | Action::Pause { .. }
             | Action::Partition { .. }
+            | Action::Delay { .. }
+            | Action::Bandwidth { .. }
+            | Action::Loss { .. }
+            | Action::ConnectHang { .. }
             | Action::Swizzle { .. }
             | Action::Restart { .. }
             | Action::PersonRestart { .. }
@@ -177,17 +158,6 @@ impl Cluster {
         Begun::until(move |it: &Arc<Self>| {
             let touched = hosts.iter().map(|host| it.world().speed_up(*host, nth));
             touched.sum::<u64>() > 0
-        })
-    }
-
-    fn on_lines(&self, nth: usize, links: &Links, link: Link) -> Begun<Self> {
-        let directions = self.hosts_of(links);
-        for (from, to) in &directions {
-            self.world().add_fault(*from, *to, nth, link);
-        }
-        Begun::until(move |it: &Arc<Self>| {
-            let end = |(from, to): &(_, _)| it.world().remove_fault(*from, *to, nth);
-            directions.iter().map(end).sum::<u64>() > 0
         })
     }
 
@@ -440,8 +410,8 @@ impl Deployment for Cluster {
         self.start_again(place);
     }
 
-    fn cut(&self, fault: FaultId, from: Place, to: Place) {
-        self.world().add_fault(self.host(from), self.host(to), fault, Link::CUT);
+    fn break_line(&self, fault: FaultId, from: Place, to: Place, link: Link) {
+        self.world().add_fault(self.host(from), self.host(to), fault, link);
     }
 
     fn mend(&self, fault: FaultId, from: Place, to: Place) -> u64 {

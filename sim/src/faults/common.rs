@@ -1,4 +1,4 @@
-//! Faults that every deployment carries out by the same steps: ends of processes, pauses, cuts.
+//! Faults that every deployment carries out by the same steps: ends of processes, pauses, broken lines.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,13 @@ use chatchat_scenarios::{
     target::{Place, Target},
     workload::ClosedPages,
 };
-use dst_world::Seed;
+use dst_world::{Link, Seed};
 
 use super::expel;
-use crate::deployment::{Begun, Deployment, FaultId, Step};
+use crate::{
+    deployment::{Begun, Deployment, FaultId, Step},
+    units::{ns, ppm},
+};
 
 /// Length of a fault with several steps whose story names none.
 const STEPS_LAST: Duration = Duration::from_secs(8);
@@ -46,13 +49,28 @@ pub(super) fn act_at_once<D: Deployment>(
     label: &str,
     action: &Action,
 ) -> Begun<D> {
+    let clear = Link::default();
     match action {
         Action::Crash { target } => killed(on, target, D::crash),
         Action::Exit { target } => killed(on, target, D::exit),
         Action::Wipe { target } => killed(on, target, D::wipe),
         Action::Stop { target } => ended(on, target, D::stop),
         Action::Pause { target } => paused(on, target),
-        Action::Partition { links } => partitioned(on, nth, links),
+        Action::Partition { links } => on_lines(on, nth, links, Link::CUT),
+        Action::Delay { links, by, jitter } => {
+            let link = Link { delay_ns: ns(*by), jitter_ns: ns(*jitter), ..clear };
+            on_lines(on, nth, links, link)
+        }
+        Action::Bandwidth { links, bytes_per_second } => {
+            let link = Link { bytes_per_second: Some(*bytes_per_second), ..clear };
+            on_lines(on, nth, links, link)
+        }
+        Action::Loss { links, rate } => {
+            on_lines(on, nth, links, Link { loss_ppm: ppm(*rate), ..clear })
+        }
+        Action::ConnectHang { links, rate } => {
+            on_lines(on, nth, links, Link { syn_loss_ppm: ppm(*rate), ..clear })
+        }
         _ => on.act(nth, label, action),
     }
 }
@@ -111,10 +129,10 @@ fn pages_closed<D: Deployment>(
     })
 }
 
-fn partitioned<D: Deployment>(on: &Arc<D>, nth: FaultId, links: &Links) -> Begun<D> {
+fn on_lines<D: Deployment>(on: &Arc<D>, nth: FaultId, links: &Links, link: Link) -> Begun<D> {
     let directions = on.directions(links);
     for (from, to) in &directions {
-        on.cut(nth, *from, *to);
+        on.break_line(nth, *from, *to, link);
     }
     Begun::until(move |on: &Arc<D>| {
         let end = |(from, to): &(_, _)| on.mend(nth, *from, *to);
@@ -197,7 +215,7 @@ pub(super) fn carry_out<D: Deployment>(
         Step::Begin | Step::Keep | Step::Undo => false,
         Step::Cut(place) => {
             for (from, to) in around(&**on, place) {
-                on.cut(cut_of(&**on, faults, nth, place), from, to);
+                on.break_line(cut_of(&**on, faults, nth, place), from, to, Link::CUT);
             }
             false
         }

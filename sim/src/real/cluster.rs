@@ -75,6 +75,8 @@ struct State {
     left: Vec<(Place, Duration)>,
     /// Processes that ended by themselves, and why.
     ended: Vec<(Place, String)>,
+    /// Failures after which the harness could not go on.
+    broken: Vec<String>,
     /// Processes that were killed, each from just before to just after.
     deaths: Vec<(Place, Duration, Duration)>,
     /// Processes that are stopped because they are about to be killed, and since when.
@@ -153,6 +155,14 @@ impl RealCluster {
                 self.read_grants().await;
             }
             self.env.sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Carries packets of lines that are slow, narrow or lossy, for as long as the run lasts.
+    pub(super) async fn carry(self: Arc<Self>) {
+        let Some(network) = &self.network else { return };
+        if let Err(why) = network.carry(&self.env).await {
+            self.state().broken.push(format!("packets are carried no more: {why}"));
         }
     }
 
@@ -281,13 +291,14 @@ impl RealCluster {
         self.state().ended.clone()
     }
 
-    /// Returns panics that nodes wrote into their logs.
+    /// Returns panics that nodes wrote into their logs, and failures of the harness.
     pub(super) fn panics(&self) -> Vec<String> {
         let of = |(place, node): (&Place, &Node)| {
             let place = *place;
             node.panics().into_iter().map(move |line| format!("{place}: {line}"))
         };
-        self.nodes.iter().flat_map(of).collect()
+        let broken = self.state().broken.clone();
+        self.nodes.iter().flat_map(of).chain(broken).collect()
     }
 
     /// Returns whether the process of a master was killed.

@@ -11,6 +11,8 @@
 
 pub(crate) mod canary;
 mod cluster;
+mod detour;
+mod frame;
 mod lines;
 mod network;
 mod node;
@@ -27,13 +29,13 @@ use std::{
 };
 
 use chatchat_scenarios::{
-    fault::Kind,
     oracle::{EventLine, Violation},
     plan::Plan,
     property::Property,
     story::Story,
     target::{Place, Target},
 };
+use dst_world::Seed;
 use thiserror::Error;
 use tokio::{runtime, sync::Notify};
 
@@ -43,6 +45,7 @@ use crate::{
     deployment::Deployment,
     judge::judge,
     play::play,
+    units::ns,
     verdict::{Report, Verdict},
 };
 
@@ -106,7 +109,7 @@ pub fn beside_this_program() -> Result<PathBuf, String> {
 /// # Errors
 /// [`Refused`] with a line for each thing that they cannot.
 pub fn suits(story: &Story, plan: &Plan) -> Result<(), Refused> {
-    refusal::check(story, plan, Network::obstacle())
+    refusal::check(story, plan, Network::obstacle)
 }
 
 /// Checks that a plan can be carried out on real processes here.
@@ -151,15 +154,16 @@ fn newest_in(folder: &Path) -> Option<SystemTime> {
 /// [`RealError`]; there is no verdict then.
 pub fn run(story: &Story, plan: &Plan, options: &Options) -> Result<Report, RealError> {
     check(story, plan, options)?;
-    let cuts = plan.kinds().contains(&Kind::Partition);
+    let kinds = plan.kinds();
     let ran = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut network = None;
-        if cuts {
+        if kinds.iter().any(|kind| Network::is_needed_for(*kind)) {
             let masters = Target::Role(chatchat::model::ids::Role::Master);
             let workers = Target::Role(chatchat::model::ids::Role::Worker);
             let places = |target: &Target| target.places(&plan.cluster, 0).unwrap_or_default();
             let nodes: Vec<Place> = [places(&masters), places(&workers)].concat();
-            network = Some(Network::new(nodes).map_err(RealError::Unable)?);
+            let made = Network::new(nodes, &kinds, Seed(plan.seed));
+            network = Some(made.map_err(RealError::Unable)?);
         }
         // On this thread, which may be in a namespace of its own.
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
@@ -193,6 +197,7 @@ async fn live(
     // Whatever ends this, a panic as well, ends the processes.
     let ends = Ending(Arc::clone(&cluster));
     let _watch = cluster.env().spawn("watch", Arc::clone(&cluster).watch()).abort_on_drop();
+    let _carry = cluster.env().spawn("carry", Arc::clone(&cluster).carry()).abort_on_drop();
     let report = tokio::select! {
         biased;
         () = options.interrupt.notified() => Err(RealError::Interrupted),
@@ -284,7 +289,7 @@ fn needs_all_lines(violation: &Violation) -> bool {
 fn log(cluster: &RealCluster, events: &[EventLine], started: Duration) -> Vec<String> {
     let mut log = cluster.notes();
     log.extend(events.iter().map(|line| {
-        let at = u64::try_from((line.at + started).as_nanos()).unwrap_or(u64::MAX);
+        let at = ns(line.at + started);
         serde_json::json!({ "t": at, "host": line.node, "event": line.event }).to_string()
     }));
     log

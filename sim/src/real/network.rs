@@ -1,30 +1,40 @@
-//! Network of a real cluster whose lines can be cut: a namespace per node, joined by a bridge.
+//! Network of a real cluster whose lines can be broken: a namespace per node, joined by a bridge.
 //!
 //! ```text
 //!  namespace of master0          hub: this thread, the people           namespace of worker0
 //!    eth0 ── veth ────────────────── bridge br0 ──────────────────── veth ── eth0
-//!                                       │
-//!                                     holes
+//!                                    │     │
+//!                                holes     detour
 //! ```
 //!
 //! Every node knows the hardware address of each other by a fixed entry. A cut of one direction
 //! gives the sender the address of a *hole* instead, a port behind which nobody listens: packets
-//! leave and nobody ever hears of them, as on a line that is cut. Only `ip` and `bridge` are needed.
+//! leave and nobody ever hears of them, as on a line that is cut. A line that is slow, narrow or lossy gives it
+//! that of the *detour*, where this program carries them. A cut goes before.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::fd::AsFd,
     path::Path,
     process::{Command, Stdio, id},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use chatchat_scenarios::target::Place;
+use chatchat::env::Env;
+use chatchat_scenarios::{fault::Kind, target::Place};
+use dst_world::{Link, Seed};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
+use super::{
+    detour::{self, Detour},
+    frame::{self, Hardware, address, hardware, text},
+};
 use crate::deployment::FaultId;
 
 /// Folder in which `ip` keeps the namespaces that have a name.
@@ -33,33 +43,45 @@ const NAMES: &str = "/run/netns";
 const PREFIX: &str = "chatchat-sim-";
 
 /// Namespaces of one run. They go away with it.
-#[derive(Debug)]
 pub(super) struct Network {
     /// Nodes in the order of their addresses.
     places: Vec<Place>,
     cuts: Mutex<Cuts>,
+    /// Of a plan with lines that are slow, narrow or lossy.
+    detour: Option<Detour>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Cuts {
     /// Faults that cut each direction.
-    standing: BTreeMap<(Place, Place), BTreeSet<FaultId>>,
+    standing: BTreeMap<(usize, usize), BTreeSet<FaultId>>,
     /// Number of the hole of each fault.
     holes: BTreeMap<FaultId, usize>,
 }
 
 impl Network {
-    /// Returns why no network can be made here, if that is known before it is tried.
-    pub(super) fn obstacle() -> Option<&'static str> {
+    /// Returns whether a kind of fault needs lines that can be broken.
+    pub(super) const fn is_needed_for(kind: Kind) -> bool {
+        matches!(kind, Kind::Partition) || is_detour(kind)
+    }
+
+    /// Returns why lines cannot be broken so here, if that is known before it is tried.
+    pub(super) fn obstacle(kind: Kind) -> Option<&'static str> {
         let has_tools = ["ip", "bridge"].iter().all(|tool| {
             let mut asked = Command::new(tool);
             asked.arg("-V").stdout(Stdio::null()).stderr(Stdio::null());
             asked.status().is_ok_and(|status| status.success())
         });
-        match (rustix::process::geteuid().is_root(), has_tools) {
-            (false, _) => Some("network namespaces need root"),
-            (_, false) => Some("network namespaces need the programs `ip` and `bridge`"),
-            (true, true) => None,
+        if !Self::is_needed_for(kind) {
+            None
+        } else if !rustix::process::geteuid().is_root() {
+            Some("network namespaces need root")
+        } else if !has_tools {
+            Some("network namespaces need the programs `ip` and `bridge`")
+        } else if is_detour(kind) && !Path::new(detour::DEVICE).exists() {
+            Some("packets take a detour through /dev/net/tun, which is not there")
+        } else {
+            None
         }
     }
 
@@ -68,10 +90,13 @@ impl Network {
     ///
     /// # Errors
     /// The message of the system. Namespaces that were made are removed.
-    pub(super) fn new(places: Vec<Place>) -> Result<Self, String> {
+    pub(super) fn new(places: Vec<Place>, kinds: &[Kind], seed: Seed) -> Result<Self, String> {
         remove_left_behind();
-        let it = Self { places, cuts: Mutex::default() };
+        let mut it = Self { places, cuts: Mutex::default(), detour: None };
         it.make()?;
+        if kinds.iter().any(|kind| is_detour(*kind)) {
+            it.detour = Some(it.make_detour(seed)?);
+        }
         Ok(it)
     }
 
@@ -99,11 +124,11 @@ impl Network {
                 "link set lo up\nlink set eth0 address {}\n\
                                      addr add {}/24 dev eth0\nlink set eth0 up\n\
                                      neigh replace 10.0.0.254 lladdr 02:00:00:00:ff:fe dev eth0 nud permanent\n",
-                hardware(nth),
+                text(hardware(nth)),
                 address(nth)
             );
             for other in (0..self.places.len()).filter(|other| *other != nth) {
-                lines.push_str(&neighbour(other, &hardware(other)));
+                lines.push_str(&neighbour(other, hardware(other)));
             }
             batch(&name, &lines)?;
             batch(
@@ -111,10 +136,10 @@ impl Network {
                 &format!(
                     "neigh replace {} lladdr {} dev br0 nud permanent\n",
                     address(nth),
-                    hardware(nth)
+                    text(hardware(nth))
                 ),
             )?;
-            self.forward(&hardware(nth), &format!("v{nth}"))?;
+            forward(hardware(nth), &format!("v{nth}"))?;
         }
         let file =
             File::open(Path::new(NAMES).join(&hub)).map_err(|why| format!("{hub}: {why}"))?;
@@ -122,19 +147,31 @@ impl Network {
             .map_err(|why| format!("{hub} cannot be entered: {why}"))
     }
 
-    /// Lets the bridge send what goes to a hardware address to one port, and never elsewhere.
-    fn forward(&self, hardware: &str, port: &str) -> Result<(), String> {
-        run(
-            "bridge",
-            &["-n", &hub(), "fdb", "replace", hardware, "dev", port, "master", "static"],
-            "",
-        )
+    /// Makes the detour, in the namespace of this thread.
+    fn make_detour(&self, seed: Seed) -> Result<Detour, String> {
+        let names = self.places.iter().map(Place::to_string);
+        let detour = Detour::new(seed, names);
+        let detour = detour.map_err(|why| format!("{}: {why}", detour::DEVICE))?;
+        batch(&hub(), &format!("link set {} master br0 up\n", detour::PORT))?;
+        forward(frame::DETOUR, detour::PORT)?;
+        Ok(detour)
+    }
+
+    /// Carries packets on the detour, if there is one, for as long as it is polled.
+    ///
+    /// # Errors
+    /// The system's, after which those packets are lost.
+    pub(super) async fn carry(&self, env: &Env) -> io::Result<()> {
+        match &self.detour {
+            Some(detour) => detour.carry(env).await,
+            None => Ok(()),
+        }
     }
 
     /// Returns the address of a node, and the name of its namespace.
     pub(super) fn node(&self, place: Place) -> Option<(String, String)> {
         let nth = self.number(place)?;
-        Some((address(nth), namespace(nth)))
+        Some((address(nth).to_string(), namespace(nth)))
     }
 
     fn number(&self, place: Place) -> Option<usize> {
@@ -145,49 +182,63 @@ impl Network {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Cuts one direction.
+    fn ends(&self, from: Place, to: Place) -> Result<(usize, usize), String> {
+        let nodes = self.number(from).zip(self.number(to));
+        nodes.ok_or_else(|| format!("{from} or {to} has no namespace"))
+    }
+
+    /// Breaks one direction.
     ///
     /// # Errors
     /// The message of the system; the line is as it was.
-    pub(super) fn cut(&self, fault: FaultId, from: Place, to: Place) -> Result<(), String> {
-        let (Some(from_nth), Some(to_nth)) = (self.number(from), self.number(to)) else {
-            return Err(format!("{from} or {to} has no namespace"));
-        };
+    pub(super) fn break_line(
+        &self,
+        fault: FaultId,
+        from: Place,
+        to: Place,
+        link: Link,
+    ) -> Result<(), String> {
+        let ends = self.ends(from, to)?;
         let mut cuts = self.cuts();
-        let next = cuts.holes.len();
-        let hole = *cuts.holes.entry(fault).or_insert(next);
-        if hole == next {
-            batch(
-                &hub(),
-                &format!(
-                    "link add h{hole} type veth peer name p{hole}\n\
-                                    link set h{hole} address {} arp off up\n\
-                                    link set p{hole} master br0 up\n",
-                    of_hole(hole)
-                ),
-            )?;
-            self.forward(&of_hole(hole), &format!("p{hole}"))?;
+        if link.cut {
+            let next = cuts.holes.len();
+            let hole = *cuts.holes.entry(fault).or_insert(next);
+            if hole == next {
+                make_hole(hole)?;
+            }
+            cuts.standing.entry(ends).or_default().insert(fault);
+        } else {
+            let detour = self.detour.as_ref().ok_or("no detour was made for this plan")?;
+            detour.begin(ends, fault, link);
         }
-        batch(&namespace(from_nth), &neighbour(to_nth, &of_hole(hole)))?;
-        cuts.standing.entry((from, to)).or_default().insert(fault);
-        Ok(())
+        self.lead(&cuts, ends)
     }
 
-    /// Ends a cut of one direction, and returns how many packets went into the fault's hole.
+    /// Ends the fault on one direction, and returns how many packets it touched. Those that went into a hole
+    /// are counted for all directions of the fault.
     pub(super) fn mend(&self, fault: FaultId, from: Place, to: Place) -> Result<u64, String> {
-        let (Some(from_nth), Some(to_nth)) = (self.number(from), self.number(to)) else {
-            return Ok(0);
-        };
+        let Ok(ends) = self.ends(from, to) else { return Ok(0) };
         let mut cuts = self.cuts();
-        let Some(standing) = cuts.standing.get_mut(&(from, to)) else { return Ok(0) };
-        if !standing.remove(&fault) {
-            return Ok(0);
+        let was_cut = cuts.standing.get_mut(&ends).is_some_and(|cut| cut.remove(&fault));
+        let late = self.detour.as_ref().map_or(0, |detour| detour.end(ends, fault));
+        self.lead(&cuts, ends)?;
+        match cuts.holes.get(&fault) {
+            Some(hole) if was_cut => swallowed(*hole),
+            _ => Ok(late),
         }
-        let other = standing.last().copied();
-        let hole_of = |fault: &FaultId| cuts.holes.get(fault).copied();
-        let now_at = other.as_ref().and_then(hole_of).map_or_else(|| hardware(to_nth), of_hole);
-        batch(&namespace(from_nth), &neighbour(to_nth, &now_at))?;
-        hole_of(&fault).map_or(Ok(0), swallowed)
+    }
+
+    /// Tells the sender of a direction where its packets go now.
+    fn lead(&self, cuts: &Cuts, (from, to): (usize, usize)) -> Result<(), String> {
+        let cut = cuts.standing.get(&(from, to)).and_then(BTreeSet::last);
+        let hole = cut.and_then(|fault| cuts.holes.get(fault));
+        let is_late = self.detour.as_ref().is_some_and(|detour| detour.stands((from, to)));
+        let address = match hole {
+            Some(hole) => of_hole(*hole),
+            None if is_late => frame::DETOUR,
+            None => hardware(to),
+        };
+        batch(&namespace(from), &neighbour(to, address))
     }
 }
 
@@ -208,20 +259,42 @@ fn namespace(nth: usize) -> String {
     format!("{PREFIX}{}-{nth}", id())
 }
 
-fn address(nth: usize) -> String {
-    format!("10.0.0.{}", nth + 1)
+/// Returns whether packets of lines with such a fault take the detour.
+const fn is_detour(kind: Kind) -> bool {
+    matches!(kind, Kind::Delay | Kind::Bandwidth | Kind::Loss | Kind::ConnectHang)
 }
 
-fn hardware(nth: usize) -> String {
-    format!("02:00:00:00:00:{:02x}", nth + 1)
+/// Returns the hardware address of a hole.
+fn of_hole(nth: usize) -> Hardware {
+    // More would stand under no plan.
+    let [.., high, low] = nth.to_be_bytes();
+    [2, 0, 0, 1, high, low]
 }
 
-fn of_hole(nth: usize) -> String {
-    format!("02:00:00:01:{:02x}:{:02x}", nth >> 8 & 0xff, nth & 0xff)
+fn neighbour(nth: usize, to: Hardware) -> String {
+    format!("neigh replace {} lladdr {} dev eth0 nud permanent\n", address(nth), text(to))
 }
 
-fn neighbour(nth: usize, hardware: &str) -> String {
-    format!("neigh replace {} lladdr {hardware} dev eth0 nud permanent\n", address(nth))
+/// Makes a port behind which nobody listens.
+fn make_hole(hole: usize) -> Result<(), String> {
+    let hardware = of_hole(hole);
+    batch(
+        &hub(),
+        &format!(
+            "link add h{hole} type veth peer name p{hole}\n\
+             link set h{hole} address {} arp off up\n\
+             link set p{hole} master br0 up\n",
+            text(hardware)
+        ),
+    )?;
+    forward(hardware, &format!("p{hole}"))
+}
+
+/// Lets the bridge send what goes to a hardware address to one port, and never elsewhere.
+fn forward(hardware: Hardware, port: &str) -> Result<(), String> {
+    let (hub, hardware) = (hub(), text(hardware));
+    let entry = ["fdb", "replace", &hardware, "dev", port, "master", "static"];
+    run("bridge", &[&["-n", &hub], &entry[..]].concat(), "")
 }
 
 /// Switches off what would send packets of its own into a hole.

@@ -16,6 +16,9 @@ use thiserror::Error;
 #[error("{}", .0.join("\n"))]
 pub struct Refused(pub Vec<String>);
 
+/// Says why a kind of fault cannot break lines here; nothing for one that can, or that breaks none.
+pub type NoLine = fn(Kind) -> Option<&'static str>;
+
 /// Fault points that nodes tell of in time, and places to read them.
 const POINTS: [FaultPoint; 3] =
     [FaultPoint::AssignSent, FaultPoint::TokenRaised, FaultPoint::LeaseGranted];
@@ -32,16 +35,15 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
         | Kind::Stop
         | Kind::Restart
         | Kind::Partition
-        | Kind::PersonRestart
-        | Kind::Expel => None,
-        Kind::Delay
+        | Kind::Delay
         | Kind::Bandwidth
         | Kind::Loss
-        | Kind::Reset
-        | Kind::HalfOpen
         | Kind::ConnectHang
-        | Kind::Corrupt
-        | Kind::Inject => Some("a line between real nodes can be cut, and nothing else"),
+        | Kind::PersonRestart
+        | Kind::Expel => None,
+        Kind::Reset | Kind::HalfOpen | Kind::Corrupt | Kind::Inject => {
+            Some("packets between real nodes are held up or lost, never made or changed")
+        }
         Kind::Swizzle => Some("a real node cannot be cut off from the store, which is a file"),
         Kind::Torn | Kind::BitRot | Kind::SyncSlow | Kind::SyncError | Kind::DiskFull => {
             Some("the disk is this machine's")
@@ -65,17 +67,17 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
     }
 }
 
-/// Checks that real processes can carry out a plan of this story. `no_network` says why lines
-/// cannot be cut here.
+/// Checks that real processes can carry out a plan of this story. `no_line` says why a kind of fault cannot
+/// break lines here.
 ///
 /// # Errors
 /// [`Refused`] with a line for each thing that cannot be: file, line, and what would be right.
-pub fn check(story: &Story, plan: &Plan, no_network: Option<&str>) -> Result<(), Refused> {
+pub fn check(story: &Story, plan: &Plan, no_line: NoLine) -> Result<(), Refused> {
     let mut refused = Vec::new();
     for (nth, fault) in plan.faults.iter().enumerate() {
         let is_named = nth < plan.named;
         let part = if is_named { format!("fault {}", nth + 1) } else { "swarm".to_owned() };
-        if let Some((word, why)) = why_not(&fault.start, &fault.action, no_network) {
+        if let Some((word, why)) = why_not(&fault.start, &fault.action, no_line) {
             let word = if is_named { word } else { "kinds".to_owned() };
             let at = story.line_of(&part, &word);
             refused.push(format!("{at}: {part}: {}: {why}", fault.action.kind().name()));
@@ -98,7 +100,7 @@ pub fn check(story: &Story, plan: &Plan, no_network: Option<&str>) -> Result<(),
 }
 
 /// Returns the word of the story that asks for too much, and why it does.
-fn why_not(start: &Start, action: &Action, no_network: Option<&str>) -> Option<(String, String)> {
+fn why_not(start: &Start, action: &Action, no_line: NoLine) -> Option<(String, String)> {
     let kind = action.kind();
     if let Some(why) = obstacle(kind) {
         let can = Kind::ALL.iter().filter(|kind| obstacle(**kind).is_none());
@@ -106,8 +108,8 @@ fn why_not(start: &Start, action: &Action, no_network: Option<&str>) -> Option<(
         let why = format!("{why}; real processes can be given {}", can.join(", "));
         return Some((kind.name().to_owned(), why));
     }
-    if let (Kind::Partition, Some(why)) = (kind, no_network) {
-        return Some((kind.name().to_owned(), format!("{why}, without which no line can be cut")));
+    if let Some(why) = no_line(kind) {
+        return Some((kind.name().to_owned(), format!("{why}, so that no line can be broken so")));
     }
     if let Start::When { point, .. } = start
         && !POINTS.contains(point)
@@ -142,13 +144,15 @@ fn why_not(start: &Start, action: &Action, no_network: Option<&str>) -> Option<(
 mod tests {
     use super::*;
 
-    fn refusals(faults: &str, no_network: Option<&str>) -> String {
+    const ALL_LINES: NoLine = |_| None;
+
+    fn refusals(faults: &str, no_line: NoLine) -> String {
         let text = format!(
             "about = \"a test\"\nduration = \"20s\"\n[cluster]\nmasters = 2\nworkers = 1\n{faults}"
         );
         let story = Story::parse("test", &text).expect("a story");
         let plan = Plan::expand(&story, 1);
-        check(&story, &plan, no_network).err().map_or_else(String::new, |why| why.to_string())
+        check(&story, &plan, no_line).err().map_or_else(String::new, |why| why.to_string())
     }
 
     #[test]
@@ -181,12 +185,13 @@ kind = "crash"
 target = "person:1"
 for = "4s"
 "#;
-        let no_network = Some("network namespaces need root");
-        insta::assert_snapshot!(refusals(faults, no_network), @r"
-        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, stop, restart, person_restart, expel
+        let no_line: NoLine =
+            |kind| (kind == Kind::Partition).then_some("network namespaces need root");
+        insta::assert_snapshot!(refusals(faults, no_line), @r"
+        test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, delay, bandwidth, loss, connect_hang, stop, restart, person_restart, expel
         test:15: fault 2: pause: store: the store of real nodes is a file, which has no process and no line; want masters and workers
         test:18: fault 3: exit: `ack_sent` is over before anybody outside of the node can know; want `at`, or assign_sent, token_raised, lease_granted
-        test:24: fault 4: partition: network namespaces need root, without which no line can be cut
+        test:24: fault 4: partition: network namespaces need root, so that no line can be broken so
         test:31: fault 5: crash: person:1: real people share the process that runs the story; want masters and workers
         ");
     }
@@ -194,7 +199,7 @@ for = "4s"
     #[test]
     fn restore_under_running_nodes_is_refused_by_name() {
         let restore = "[[fault]]\nat = \"5s\"\nkind = \"restore\"\ntarget = \"store\"\n";
-        let said = refusals(restore, None);
+        let said = refusals(restore, ALL_LINES);
         let why = "test:8: fault 1: restore: `chatctl restore` refuses a store that nodes use";
         assert!(said.starts_with(why), "{said}");
     }
@@ -220,14 +225,14 @@ kind = "wipe"
 target = "coordinator(board:lobby)"
 for = "4s"
 "#;
-        assert_eq!(refusals(faults, None), "");
+        assert_eq!(refusals(faults, ALL_LINES), "");
     }
 
     #[test]
     fn healed_core_and_kinds_of_a_swarm_are_refused_where_the_story_names_them() {
         let rest = "[swarm]\nkinds = [\"bit_rot\"]\nper_minute = 30.0\n[expect]\nall = true\n\
                     core = true\n";
-        let said = refusals(rest, None);
+        let said = refusals(rest, ALL_LINES);
         let lines: Vec<_> = said.lines().map(|line| line.split(": ").next()).collect();
         assert_eq!(lines, [Some("test:7"), Some("test:11")], "{said}");
     }

@@ -74,7 +74,7 @@ pub use {
     dst_env::rng::{Rng, Seed},
     ids::HostId,
     log::{Detail, EventRecord},
-    net::{Capture, FaultId, Link},
+    net::{Capture, FaultId, LineId, Link, Links},
     panics::Panicked,
     setup::{Progress, Setup},
     world::{World, simulate},

@@ -16,7 +16,7 @@ use chatchat_scenarios::{
     oracle::{Point, Violation},
     plan::Plan,
 };
-use chatchat_sim::{build::BUILD, verdict::Report};
+use chatchat_sim::{build::BUILD, units::ns, verdict::Report};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,10 +65,6 @@ struct Complaint {
     text: String,
     /// Times, each with its lane or -1.
     at: Vec<(u64, i64)>,
-}
-
-fn ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn short(text: &str) -> String {

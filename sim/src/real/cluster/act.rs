@@ -17,6 +17,7 @@ use chatchat_scenarios::{
     target::{Place, Target},
     workload::Admin,
 };
+use dst_world::Link;
 use serde_json::{Value, json};
 
 use super::RealCluster;
@@ -27,6 +28,7 @@ use crate::{
         node::{Node, Process},
         slow::slow_down,
     },
+    units::ns,
 };
 
 impl Deployment for RealCluster {
@@ -177,8 +179,8 @@ impl Deployment for RealCluster {
         self.begin(place);
     }
 
-    fn cut(&self, fault: FaultId, from: Place, to: Place) {
-        let done = self.network.as_ref().map(|network| network.cut(fault, from, to));
+    fn break_line(&self, fault: FaultId, from: Place, to: Place, link: Link) {
+        let done = self.network.as_ref().map(|network| network.break_line(fault, from, to, link));
         if let Some(Err(why)) = done {
             self.failed(from, why);
         }
@@ -227,8 +229,4 @@ impl RealCluster {
             }
         })
     }
-}
-
-fn ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

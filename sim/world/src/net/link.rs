@@ -93,11 +93,12 @@ impl Line {
 
 /// Number of a line.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LineId(usize);
+pub struct LineId(usize);
 
-/// All links, made when first used.
+/// All links, made when first used: how long each segment is under way, and which is lost. The world asks
+/// it for its own network; a harness of real machines can ask it for theirs.
 #[derive(Debug)]
-pub(crate) struct Links {
+pub struct Links {
     seed: Seed,
     /// Names of the hosts, by their numbers: labels of draws.
     names: Vec<String>,
@@ -106,13 +107,14 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Returns the links of a seed.
-    pub(crate) const fn new(seed: Seed) -> Self {
+    /// Returns the links of a seed, of which all draws come.
+    #[must_use]
+    pub const fn new(seed: Seed) -> Self {
         Self { seed, names: Vec::new(), lines: Vec::new(), by_ends: BTreeMap::new() }
     }
 
     /// Adds the next host by its name.
-    pub(crate) fn add_host(&mut self, name: &str) {
+    pub fn add_host(&mut self, name: &str) {
         self.names.push(name.to_owned());
     }
 
@@ -130,8 +132,8 @@ impl Links {
         self.seed.stream(&format!("network/socket/{}/{nth}", self.label(from, to)))
     }
 
-    /// Returns the number of the line of one direction between two hosts.
-    pub(crate) fn line(&mut self, from: HostId, to: HostId) -> LineId {
+    /// Returns the number of the line of one direction between two hosts, which were added.
+    pub fn line(&mut self, from: HostId, to: HostId) -> LineId {
         let (seed, names, lines) = (self.seed, &self.names, &mut self.lines);
         *self.by_ends.entry((from, to)).or_insert_with(|| {
             let (from_name, to_name) = (&names[from.0], &names[to.0]);
@@ -153,12 +155,12 @@ impl Links {
     }
 
     /// Begins a fault on one direction.
-    pub(crate) fn add(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
+    pub fn add(&mut self, from: HostId, to: HostId, fault: FaultId, link: Link) {
         self.layers(from, to).push(Layer { fault, link, touched: 0 });
     }
 
     /// Ends a fault on one direction and returns how many segments it touched there.
-    pub(crate) fn remove(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
+    pub fn remove(&mut self, from: HostId, to: HostId, fault: FaultId) -> u64 {
         let layers = self.layers(from, to);
         let touched = layers.iter().filter(|layer| layer.fault == fault).map(|l| l.touched).sum();
         layers.retain(|layer| layer.fault != fault);
@@ -166,19 +168,14 @@ impl Links {
     }
 
     /// Returns how many faults stand on one direction.
-    pub(crate) fn standing(&self, from: HostId, to: HostId) -> usize {
+    #[must_use]
+    pub fn standing(&self, from: HostId, to: HostId) -> usize {
         self.by_ends.get(&(from, to)).map_or(0, |line| self.lines[line.0].layers.len())
     }
 
     /// Returns how long a segment of `len` bytes that leaves at `now` is under way, ns; `None`
     /// when it is lost.
-    pub(crate) fn carry(
-        &mut self,
-        now: u64,
-        line: LineId,
-        len: usize,
-        is_syn: bool,
-    ) -> Option<u64> {
+    pub fn carry(&mut self, now: u64, line: LineId, len: usize, is_syn: bool) -> Option<u64> {
         self.lines[line.0].carry(now, len, is_syn)
     }
 }

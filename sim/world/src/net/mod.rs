@@ -30,8 +30,8 @@ use std::{
 use dst_env::rng::Seed;
 
 pub(crate) use self::corrupt::Change;
-pub use self::link::{FaultId, Link};
-use self::{corrupt::Corruption, link::Links, sockets::Sockets};
+pub use self::link::{FaultId, LineId, Link, Links};
+use self::{corrupt::Corruption, sockets::Sockets};
 use crate::{
     core::Core,
     ids::{HostId, SocketId},
