@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The agenda, the people, the last reading and the oracles are the same code over both. A
-//! deployment says who plays a role, ends and starts processes, cuts lines, and carries out the
+//! deployment says who plays a role, ends and starts processes, breaks lines, and carries out the
 //! kinds of fault that are its own.
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,4 @@
-//! Whole numbers in which the world counts.
+//! Conversion of times and rates into the whole numbers of the world.
 
 use std::time::Duration;
 

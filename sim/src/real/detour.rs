@@ -2,7 +2,8 @@
 //! frames, and sends each on when its time has come.
 //!
 //! How long a packet is under way, and which is lost, [`Links`] says, which the simulated world asks as well.
-//! Packets of one direction keep their order, as those of a connection do on a line.
+//! Packets of one direction keep their order, as those of a connection do on a line, but for those that wait
+//! when the last fault ends.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,6 +14,7 @@ use std::{
 
 use chatchat::{env::Env, model::time::Mono};
 use dst_world::{FaultId, HostId, Link, Links, Seed};
+use tokio::sync::Notify;
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer, SyncDevice};
 
 use super::frame::{self, Frame};
@@ -29,9 +31,11 @@ const FRAME_MAX: usize = 14 + 1500;
 
 /// Port of the bridge for packets of lines with a fault.
 pub(super) struct Detour {
-    /// Until it is carried.
+    /// Device of the port, until `carry` takes it.
     device: Mutex<Option<SyncDevice>>,
-    lines: Mutex<Lines>,
+    traffic: Mutex<Traffic>,
+    /// Told when packets wait for a shorter time.
+    ended: Notify,
 }
 
 impl Detour {
@@ -41,56 +45,64 @@ impl Detour {
     /// # Errors
     /// The system's. Nothing is left behind.
     pub(super) fn new(seed: Seed, names: impl IntoIterator<Item = String>) -> io::Result<Self> {
-        // An address of its own would make the bridge keep the frames for itself.
+        // Its own address is not that of the detour, whose frames the bridge would keep for itself then.
         let device = DeviceBuilder::new().name(PORT).layer(Layer::L2).build_sync()?;
-        Ok(Self { device: Mutex::new(Some(device)), lines: Mutex::new(Lines::new(seed, names)) })
+        let traffic = Mutex::new(Traffic::new(seed, names));
+        Ok(Self { device: Mutex::new(Some(device)), traffic, ended: Notify::new() })
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn traffic(&self) -> MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a fault on one direction between two nodes. Its packets have to be sent here.
     pub(super) fn begin(&self, (from, to): (usize, usize), fault: FaultId, link: Link) {
-        self.lines().links.add(HostId(from), HostId(to), fault, link);
+        self.traffic().links.add(HostId(from), HostId(to), fault, link);
     }
 
-    /// Ends a fault on one direction, and returns how many packets it touched there.
+    /// Ends a fault on one direction, and returns how many packets it touched there. Those that wait go on at
+    /// once, unless another fault stands.
     pub(super) fn end(&self, (from, to): (usize, usize), fault: FaultId) -> u64 {
-        self.lines().links.remove(HostId(from), HostId(to), fault)
+        let touched = self.traffic().end((from, to), fault);
+        self.ended.notify_one();
+        touched
     }
 
     /// Returns whether a fault stands on a direction.
     pub(super) fn stands(&self, (from, to): (usize, usize)) -> bool {
-        self.lines().links.standing(HostId(from), HostId(to)) > 0
+        self.traffic().links.standing(HostId(from), HostId(to)) > 0
     }
 
-    /// Carries packets for as long as it is polled. Once it was, it cannot be begun again.
+    /// Carries packets for as long as it is polled.
     ///
     /// # Errors
-    /// The system's, after which no packet is carried.
+    /// The system's, after which no packet is carried; `NotConnected` for a second call.
     pub(super) async fn carry(&self, env: &Env) -> io::Result<()> {
         let device = self.device.lock().unwrap_or_else(PoisonError::into_inner).take();
         let device = AsyncDevice::new(device.ok_or(io::ErrorKind::NotConnected)?)?;
         let mut bytes = [0; FRAME_MAX];
         loop {
-            let next = self.lines().next();
+            let next = self.traffic().next();
             let rest = next.map_or(Duration::ZERO, |next| next.since(env.now()));
             tokio::select! {
                 biased;
                 () = env.sleep(rest), if next.is_some() => {}
-                read = device.recv(&mut bytes) => self.lines().take(env.now(), &bytes[..read?]),
+                () = self.ended.notified() => {}
+                read = device.recv(&mut bytes) => self.traffic().take(env.now(), &bytes[..read?]),
             }
-            while let Some(frame) = self.lines().due(env.now()) {
-                // A full port loses it, as that of a switch does.
-                let _ = device.try_send(&frame);
+            while let Some(frame) = self.traffic().due(env.now()) {
+                match device.try_send(&frame) {
+                    // A full port loses it, as that of a switch does.
+                    Err(why) if why.kind() != io::ErrorKind::WouldBlock => return Err(why),
+                    _ => {}
+                }
             }
         }
     }
 }
 
 /// Packets that are under way, and the faults of each direction.
-struct Lines {
+struct Traffic {
     /// Number of nodes.
     nodes: usize,
     links: Links,
@@ -104,7 +116,7 @@ struct Waiting {
     frame: Vec<u8>,
 }
 
-impl Lines {
+impl Traffic {
     fn new(seed: Seed, names: impl IntoIterator<Item = String>) -> Self {
         let (mut links, mut nodes) = (Links::new(seed), 0);
         for name in names {
@@ -112,6 +124,15 @@ impl Lines {
             nodes += 1;
         }
         Self { nodes, links, waiting: BTreeMap::new() }
+    }
+
+    fn end(&mut self, (from, to): (usize, usize), fault: FaultId) -> u64 {
+        let touched = self.links.remove(HostId(from), HostId(to), fault);
+        if self.links.standing(HostId(from), HostId(to)) == 0 {
+            let waiting = self.waiting.get_mut(&(from, to)).into_iter().flatten();
+            waiting.for_each(|waiting| waiting.until = Mono::ZERO);
+        }
+        touched
     }
 
     /// Takes a frame, unless it is lost or of none of the nodes.
@@ -150,10 +171,10 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn lines(link: Link) -> Lines {
-        let mut lines = Lines::new(Seed(1), ["master:0", "master:1"].map(str::to_owned));
-        lines.links.add(HostId(0), HostId(1), 0, link);
-        lines
+    fn traffic(link: Link) -> Traffic {
+        let mut line = Traffic::new(Seed(1), ["master:0", "master:1"].map(str::to_owned));
+        line.links.add(HostId(0), HostId(1), 0, link);
+        line
     }
 
     fn at(ms: u64) -> Mono {
@@ -163,35 +184,55 @@ mod tests {
     #[test]
     fn packet_goes_on_after_its_delay_and_never_before_one_that_came_first() {
         let link = Link { delay_ns: 100 * MS, jitter_ns: 50 * MS, ..Link::default() };
-        let mut lines = lines(link);
+        let mut line = traffic(link);
         let count = 40;
         for nth in 0..count {
-            lines.take(at(nth), &segment(0, 1, 0, &[nth as u8]));
+            line.take(at(nth), &segment(0, 1, 0, &[nth as u8]));
         }
-        lines.take(at(0), &segment(1, 0, 0, b"back"));
-        assert!(lines.due(at(0)).is_none());
-        let back = lines.due(at(5)).expect("the other direction is whole");
+        line.take(at(0), &segment(1, 0, 0, b"back"));
+        assert!(line.due(at(0)).is_none());
+        let back = line.due(at(5)).expect("the other direction is whole");
         assert!(back.ends_with(b"back"));
-        assert!(lines.due(at(99)).is_none(), "{:?}", lines.next());
+        assert!(line.due(at(99)).is_none(), "{:?}", line.next());
         let mut last = Vec::new();
-        while let Some(next) = lines.next() {
+        while let Some(next) = line.next() {
             assert!(next <= at(count + 150), "{next:?}");
-            last.push(lines.due(next).expect("due").last().copied());
+            last.push(line.due(next).expect("due").last().copied());
         }
         assert_eq!(last, (0..count).map(|nth| Some(nth as u8)).collect::<Vec<_>>());
-        assert_eq!(lines.links.remove(HostId(0), HostId(1), 0), count);
+        assert_eq!(line.links.remove(HostId(0), HostId(1), 0), count);
     }
 
     #[test]
     fn lost_packet_is_counted_and_a_full_line_loses_the_rest() {
-        let mut lossy = lines(Link { loss_ppm: 1_000_000, ..Link::default() });
+        let mut lossy = traffic(Link { loss_ppm: 1_000_000, ..Link::default() });
         lossy.take(at(0), &segment(0, 1, 0, b""));
         assert_eq!((lossy.next(), lossy.links.remove(HostId(0), HostId(1), 0)), (None, 1));
 
-        let mut narrow = lines(Link { bytes_per_second: Some(1000), ..Link::default() });
+        let mut narrow = traffic(Link { bytes_per_second: Some(1000), ..Link::default() });
         for _ in 0..2 * WAITING_MAX {
             narrow.take(at(0), &segment(0, 1, 0, b""));
         }
         assert_eq!(narrow.waiting.values().map(VecDeque::len).sum::<usize>(), WAITING_MAX);
+    }
+
+    #[test]
+    fn packets_that_wait_go_on_with_the_end_of_the_last_fault_and_delay_none_of_the_next() {
+        let mut line = traffic(Link { bytes_per_second: Some(1000), ..Link::default() });
+        let delay = Link { delay_ns: 100 * MS, ..Link::default() };
+        line.links.add(HostId(0), HostId(1), 1, delay);
+        for _ in 0..100 {
+            line.take(at(0), &segment(0, 1, 0, b""));
+        }
+        line.end((0, 1), 1);
+        assert!(line.due(at(0)).is_none(), "it is narrow still");
+        line.end((0, 1), 0);
+        let went_on = std::iter::from_fn(|| line.due(at(0))).count();
+        assert_eq!(went_on, 100);
+
+        line.links.add(HostId(0), HostId(1), 2, delay);
+        line.take(at(1), &segment(0, 1, 0, b""));
+        let next = line.next().expect("it waits");
+        assert!(next >= at(101) && next < at(110), "{next:?}");
     }
 }

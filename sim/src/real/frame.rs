@@ -2,6 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+/// Most nodes that have an address each. The one after it is the people's.
+pub(super) const NODES_MAX: usize = 253;
+
 /// Hardware address.
 pub(super) type Hardware = [u8; 6];
 
@@ -16,6 +19,8 @@ const FROM_AT: usize = IP_AT + 12;
 const TO_AT: usize = IP_AT + 16;
 /// Where the flags of a TCP segment are.
 const FLAGS_AT: usize = 13;
+/// Bytes of the headers of IP and TCP without options.
+const HEADERS: usize = 40;
 
 const IPV4: [u8; 2] = [8, 0];
 const TCP: u8 = 6;
@@ -28,7 +33,7 @@ pub(super) struct Frame {
     /// Numbers of the nodes that it goes between.
     pub(super) from: usize,
     pub(super) to: usize,
-    /// Bytes of the packet.
+    /// Bytes of the packet without headers of the usual size.
     pub(super) len: usize,
     /// Whether it asks for a connection.
     pub(super) is_syn: bool,
@@ -44,7 +49,7 @@ pub(super) fn hardware(nth: usize) -> Hardware {
     [2, 0, 0, 0, 0, last(nth)]
 }
 
-/// Returns the last byte of a node's addresses. Stories have fewer nodes than there are.
+/// Returns the last byte of a node's addresses.
 fn last(nth: usize) -> u8 {
     u8::try_from(nth + 1).unwrap_or(u8::MAX)
 }
@@ -54,9 +59,9 @@ pub(super) fn text(address: Hardware) -> String {
     address.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-/// Reads a frame; nothing when it is not between two of so many nodes.
+/// Reads a frame; nothing when it did not come for the detour, or is not between two of so many nodes.
 pub(super) fn read(frame: &[u8], nodes: usize) -> Option<Frame> {
-    if frame.get(TYPE_AT..IP_AT)? != IPV4 {
+    if frame.get(..6)? != DETOUR || frame.get(TYPE_AT..IP_AT)? != IPV4 {
         return None;
     }
     let node = |at: usize| match frame.get(at..at + 4)? {
@@ -67,7 +72,7 @@ pub(super) fn read(frame: &[u8], nodes: usize) -> Option<Frame> {
     let tcp_at = IP_AT + usize::from(frame[IP_AT] & 0xf) * 4;
     let flags = frame.get(tcp_at + FLAGS_AT).copied().unwrap_or_default();
     let is_syn = frame[PROTOCOL_AT] == TCP && flags & (SYN | ACK) == SYN;
-    Some(Frame { from, to, len: frame.len() - IP_AT, is_syn })
+    Some(Frame { from, to, len: (frame.len() - IP_AT).saturating_sub(HEADERS), is_syn })
 }
 
 /// Returns a frame as the bridge brings it to a node.
@@ -85,7 +90,7 @@ pub(super) mod tests {
 
     /// Returns a frame from one node to another one with a TCP segment of these flags.
     pub(in crate::real) fn segment(from: usize, to: usize, flags: u8, data: &[u8]) -> Vec<u8> {
-        let mut frame = [hardware(to), hardware(from)].concat();
+        let mut frame = [DETOUR, hardware(from)].concat();
         frame.extend(IPV4);
         // A header of 24 bytes, with an option.
         frame.extend([0x46, 0, 0, 0, 0, 0, 0, 0, 64, TCP, 0, 0]);
@@ -102,7 +107,7 @@ pub(super) mod tests {
     #[test]
     fn frame_tells_its_ends_and_whether_it_asks_for_a_connection() {
         let of = |flags| read(&segment(0, 2, flags, b"abc"), 3);
-        let asks = Frame { from: 0, to: 2, len: 24 + 20 + 3, is_syn: true };
+        let asks = Frame { from: 0, to: 2, len: 4 + 3, is_syn: true };
         assert_eq!(of(SYN), Some(asks));
         let other = Some(Frame { is_syn: false, ..asks });
         assert_eq!((of(SYN | ACK), of(ACK), of(0)), (other, other, other));
@@ -115,7 +120,9 @@ pub(super) mod tests {
         assert_eq!(read(&segment(253, 1, SYN, b""), 2), None, "the people's");
         let mut arp = frame.clone();
         arp[TYPE_AT + 1] = 6;
-        assert_eq!(read(&arp, 3), None);
+        let mut direct = frame.clone();
+        direct[..6].copy_from_slice(&hardware(2));
+        assert_eq!((read(&arp, 3), read(&direct, 3)), (None, None));
         // A frame that ends early, wherever it does, is read without a panic.
         for len in 0..frame.len() {
             let read = read(&frame[..len], 3);

@@ -10,7 +10,7 @@
 //! Every node knows the hardware address of each other by a fixed entry. A cut of one direction
 //! gives the sender the address of a *hole* instead, a port behind which nobody listens: packets
 //! leave and nobody ever hears of them, as on a line that is cut. A line that is slow, narrow or lossy gives it
-//! that of the *detour*, where this program carries them. A cut goes before.
+//! that of the *detour*, where this program carries them. A cut takes precedence.
 
 #[cfg(test)]
 mod tests;
@@ -47,7 +47,7 @@ pub(super) struct Network {
     /// Nodes in the order of their addresses.
     places: Vec<Place>,
     cuts: Mutex<Cuts>,
-    /// Of a plan with lines that are slow, narrow or lossy.
+    /// Detour, if the plan has lines that are slow, narrow or lossy.
     detour: Option<Detour>,
 }
 
@@ -65,24 +65,26 @@ impl Network {
         matches!(kind, Kind::Partition) || is_detour(kind)
     }
 
-    /// Returns why lines cannot be broken so here, if that is known before it is tried.
+    /// Returns why no line can be given a kind of fault here, if that is known before it is tried.
     pub(super) fn obstacle(kind: Kind) -> Option<&'static str> {
-        let has_tools = ["ip", "bridge"].iter().all(|tool| {
+        if !Self::is_needed_for(kind) {
+            return None;
+        }
+        if !rustix::process::geteuid().is_root() {
+            return Some("network namespaces need root");
+        }
+        let is_there = |tool: &&str| {
             let mut asked = Command::new(tool);
             asked.arg("-V").stdout(Stdio::null()).stderr(Stdio::null());
             asked.status().is_ok_and(|status| status.success())
-        });
-        if !Self::is_needed_for(kind) {
-            None
-        } else if !rustix::process::geteuid().is_root() {
-            Some("network namespaces need root")
-        } else if !has_tools {
-            Some("network namespaces need the programs `ip` and `bridge`")
-        } else if is_detour(kind) && !Path::new(detour::DEVICE).exists() {
-            Some("packets take a detour through /dev/net/tun, which is not there")
-        } else {
-            None
+        };
+        if !["ip", "bridge"].iter().all(is_there) {
+            return Some("network namespaces need the programs `ip` and `bridge`");
         }
+        // To open it changes nothing.
+        let opens = || File::options().read(true).write(true).open(detour::DEVICE).is_ok();
+        (is_detour(kind) && !opens())
+            .then_some("packets take a detour through /dev/net/tun, which cannot be opened")
     }
 
     /// Makes the namespaces and moves this thread into the one in the middle: sockets that it
@@ -91,6 +93,9 @@ impl Network {
     /// # Errors
     /// The message of the system. Namespaces that were made are removed.
     pub(super) fn new(places: Vec<Place>, kinds: &[Kind], seed: Seed) -> Result<Self, String> {
+        if places.len() > frame::NODES_MAX {
+            return Err(format!("at most {} nodes have namespaces", frame::NODES_MAX));
+        }
         remove_left_behind();
         let mut it = Self { places, cuts: Mutex::default(), detour: None };
         it.make()?;
@@ -190,7 +195,7 @@ impl Network {
     /// Breaks one direction.
     ///
     /// # Errors
-    /// The message of the system; the line is as it was.
+    /// The message of the system. The fault may stand all the same, until it is mended.
     pub(super) fn break_line(
         &self,
         fault: FaultId,
@@ -201,17 +206,17 @@ impl Network {
         let ends = self.ends(from, to)?;
         let mut cuts = self.cuts();
         if link.cut {
-            let next = cuts.holes.len();
-            let hole = *cuts.holes.entry(fault).or_insert(next);
-            if hole == next {
+            if !cuts.holes.contains_key(&fault) {
+                let hole = cuts.holes.len();
                 make_hole(hole)?;
+                cuts.holes.insert(fault, hole);
             }
             cuts.standing.entry(ends).or_default().insert(fault);
         } else {
             let detour = self.detour.as_ref().ok_or("no detour was made for this plan")?;
             detour.begin(ends, fault, link);
         }
-        self.lead(&cuts, ends)
+        self.route(&cuts, ends)
     }
 
     /// Ends the fault on one direction, and returns how many packets it touched. Those that went into a hole
@@ -220,22 +225,22 @@ impl Network {
         let Ok(ends) = self.ends(from, to) else { return Ok(0) };
         let mut cuts = self.cuts();
         let was_cut = cuts.standing.get_mut(&ends).is_some_and(|cut| cut.remove(&fault));
-        let late = self.detour.as_ref().map_or(0, |detour| detour.end(ends, fault));
-        self.lead(&cuts, ends)?;
+        let on_detour = self.detour.as_ref().map_or(0, |detour| detour.end(ends, fault));
+        self.route(&cuts, ends)?;
         match cuts.holes.get(&fault) {
             Some(hole) if was_cut => swallowed(*hole),
-            _ => Ok(late),
+            _ => Ok(on_detour),
         }
     }
 
     /// Tells the sender of a direction where its packets go now.
-    fn lead(&self, cuts: &Cuts, (from, to): (usize, usize)) -> Result<(), String> {
+    fn route(&self, cuts: &Cuts, (from, to): (usize, usize)) -> Result<(), String> {
         let cut = cuts.standing.get(&(from, to)).and_then(BTreeSet::last);
         let hole = cut.and_then(|fault| cuts.holes.get(fault));
-        let is_late = self.detour.as_ref().is_some_and(|detour| detour.stands((from, to)));
+        let takes_detour = self.detour.as_ref().is_some_and(|detour| detour.stands((from, to)));
         let address = match hole {
             Some(hole) => of_hole(*hole),
-            None if is_late => frame::DETOUR,
+            None if takes_detour => frame::DETOUR,
             None => hardware(to),
         };
         batch(&namespace(from), &neighbour(to, address))

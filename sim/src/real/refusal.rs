@@ -17,7 +17,7 @@ use thiserror::Error;
 pub struct Refused(pub Vec<String>);
 
 /// Says why a kind of fault cannot break lines here; nothing for one that can, or that breaks none.
-pub type NoLine = fn(Kind) -> Option<&'static str>;
+pub type WhyNoLine = fn(Kind) -> Option<&'static str>;
 
 /// Fault points that nodes tell of in time, and places to read them.
 const POINTS: [FaultPoint; 3] =
@@ -67,17 +67,17 @@ pub const fn obstacle(kind: Kind) -> Option<&'static str> {
     }
 }
 
-/// Checks that real processes can carry out a plan of this story. `no_line` says why a kind of fault cannot
+/// Checks that real processes can carry out a plan of this story. `why_no_line` says why a kind of fault cannot
 /// break lines here.
 ///
 /// # Errors
 /// [`Refused`] with a line for each thing that cannot be: file, line, and what would be right.
-pub fn check(story: &Story, plan: &Plan, no_line: NoLine) -> Result<(), Refused> {
+pub fn check(story: &Story, plan: &Plan, why_no_line: WhyNoLine) -> Result<(), Refused> {
     let mut refused = Vec::new();
     for (nth, fault) in plan.faults.iter().enumerate() {
         let is_named = nth < plan.named;
         let part = if is_named { format!("fault {}", nth + 1) } else { "swarm".to_owned() };
-        if let Some((word, why)) = why_not(&fault.start, &fault.action, no_line) {
+        if let Some((word, why)) = why_not(&fault.start, &fault.action, why_no_line) {
             let word = if is_named { word } else { "kinds".to_owned() };
             let at = story.line_of(&part, &word);
             refused.push(format!("{at}: {part}: {}: {why}", fault.action.kind().name()));
@@ -100,7 +100,7 @@ pub fn check(story: &Story, plan: &Plan, no_line: NoLine) -> Result<(), Refused>
 }
 
 /// Returns the word of the story that asks for too much, and why it does.
-fn why_not(start: &Start, action: &Action, no_line: NoLine) -> Option<(String, String)> {
+fn why_not(start: &Start, action: &Action, why_no_line: WhyNoLine) -> Option<(String, String)> {
     let kind = action.kind();
     if let Some(why) = obstacle(kind) {
         let can = Kind::ALL.iter().filter(|kind| obstacle(**kind).is_none());
@@ -108,8 +108,11 @@ fn why_not(start: &Start, action: &Action, no_line: NoLine) -> Option<(String, S
         let why = format!("{why}; real processes can be given {}", can.join(", "));
         return Some((kind.name().to_owned(), why));
     }
-    if let Some(why) = no_line(kind) {
-        return Some((kind.name().to_owned(), format!("{why}, so that no line can be broken so")));
+    if let Some(why) = why_no_line(kind) {
+        return Some((
+            kind.name().to_owned(),
+            format!("{why}, without which no line can be given this fault"),
+        ));
     }
     if let Start::When { point, .. } = start
         && !POINTS.contains(point)
@@ -144,15 +147,15 @@ fn why_not(start: &Start, action: &Action, no_line: NoLine) -> Option<(String, S
 mod tests {
     use super::*;
 
-    const ALL_LINES: NoLine = |_| None;
+    const ALL_LINES: WhyNoLine = |_| None;
 
-    fn refusals(faults: &str, no_line: NoLine) -> String {
+    fn refusals(faults: &str, why_no_line: WhyNoLine) -> String {
         let text = format!(
             "about = \"a test\"\nduration = \"20s\"\n[cluster]\nmasters = 2\nworkers = 1\n{faults}"
         );
         let story = Story::parse("test", &text).expect("a story");
         let plan = Plan::expand(&story, 1);
-        check(&story, &plan, no_line).err().map_or_else(String::new, |why| why.to_string())
+        check(&story, &plan, why_no_line).err().map_or_else(String::new, |why| why.to_string())
     }
 
     #[test]
@@ -185,13 +188,13 @@ kind = "crash"
 target = "person:1"
 for = "4s"
 "#;
-        let no_line: NoLine =
+        let why_no_line: WhyNoLine =
             |kind| (kind == Kind::Partition).then_some("network namespaces need root");
-        insta::assert_snapshot!(refusals(faults, no_line), @r"
+        insta::assert_snapshot!(refusals(faults, why_no_line), @r"
         test:9: fault 1: clock_jump: all processes share this machine's clock; real processes can be given crash, exit, pause, slow, wipe, partition, delay, bandwidth, loss, connect_hang, stop, restart, person_restart, expel
         test:15: fault 2: pause: store: the store of real nodes is a file, which has no process and no line; want masters and workers
         test:18: fault 3: exit: `ack_sent` is over before anybody outside of the node can know; want `at`, or assign_sent, token_raised, lease_granted
-        test:24: fault 4: partition: network namespaces need root, so that no line can be broken so
+        test:24: fault 4: partition: network namespaces need root, without which no line can be given this fault
         test:31: fault 5: crash: person:1: real people share the process that runs the story; want masters and workers
         ");
     }

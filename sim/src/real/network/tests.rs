@@ -5,6 +5,7 @@
 )]
 
 use std::{
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
@@ -61,25 +62,32 @@ async fn at<T: Send + 'static>(nth: usize, act: impl FnOnce() -> T + Send + 'sta
     result.await.expect("no panic")
 }
 
-/// Returns how long a connection from the first node to the second one took to be made.
-async fn connected(env: &Env, within: Duration) -> Option<Duration> {
+/// Returns how long a connection from one node to the other one took to be made.
+async fn connected(env: &Env, [from, to]: [usize; 2], within: Duration) -> Option<Duration> {
     let env = env.clone();
-    at(0, move || {
+    at(from, move || {
         let from = env.now();
-        let to = SocketAddr::from((address(1), PORT));
+        let to = SocketAddr::from((address(to), PORT));
         TcpStream::connect_timeout(&to, within).ok().map(|_| env.now().since(from))
     })
     .await
 }
 
+/// Returns whether connections are late once, which says that their way back is whole.
 async fn is_slow(env: &Env) -> bool {
-    connected(env, WAIT).await.expect("connected") >= LATE
+    for _ in 0..5 {
+        let takes = connected(env, [0, 1], WAIT).await.expect("connected");
+        if takes < 2 * LATE {
+            return takes >= LATE;
+        }
+    }
+    false
 }
 
 /// Returns whether one of a few connections is fast: a busy machine may hold one up.
-async fn is_whole(env: &Env) -> bool {
+async fn is_whole(env: &Env, ends: [usize; 2]) -> bool {
     for _ in 0..5 {
-        if !is_slow(env).await {
+        if connected(env, ends, WAIT).await.expect("connected") < LATE {
             return true;
         }
     }
@@ -87,7 +95,18 @@ async fn is_whole(env: &Env) -> bool {
 }
 
 async fn is_lost(env: &Env) -> bool {
-    connected(env, LOST).await.is_none()
+    connected(env, [0, 1], LOST).await.is_none()
+}
+
+/// Returns a connection from the first node to the second one, as both ends see it.
+async fn connection(listener: &TcpListener) -> [TcpStream; 2] {
+    let to = SocketAddr::from((address(1), PORT));
+    let client = at(0, move || TcpStream::connect_timeout(&to, WAIT).expect("connected")).await;
+    let port = client.local_addr().expect("connected").port();
+    // Those of others wait before it.
+    let accepted = listener.incoming().map(|stream| stream.expect("accepted"));
+    let server = { accepted }.find(|it| it.peer_addr().is_ok_and(|peer| peer.port() == port));
+    [client, server.expect("it waits")]
 }
 
 async fn each_fault_in_turn(network: Arc<Network>) {
@@ -95,42 +114,63 @@ async fn each_fault_in_turn(network: Arc<Network>) {
     let (carrier, of_carrier) = (Arc::clone(&network), env.clone());
     let carrying = async move { carrier.carry(&of_carrier).await.expect("carried") };
     let _carrying = env.spawn("carry", carrying).abort_on_drop();
-    let _listener = at(1, || TcpListener::bind((address(1), PORT)).expect("free")).await;
+    let listen = |nth| move || TcpListener::bind((address(nth), PORT)).expect("free");
+    let (_first, second) = (at(0, listen(0)).await, at(1, listen(1)).await);
     let [from, to] = PLACES;
     let broken = |fault, link| network.break_line(fault, from, to, link).expect("broken");
     let mended = |fault| network.mend(fault, from, to).expect("mended");
     let clear = Link::default();
 
-    assert!(is_whole(&env).await);
+    assert!(is_whole(&env, [0, 1]).await);
     broken(0, Link { delay_ns: ns(LATE), ..clear });
     assert!(is_slow(&env).await);
-    // A cut goes before, and leaves the delay.
+    // A cut takes precedence, and leaves the delay.
     broken(1, Link::CUT);
     assert!(is_lost(&env).await);
     assert!(mended(1) > 0);
     assert!(is_slow(&env).await);
     assert!(mended(0) >= 2);
-    assert!(is_whole(&env).await);
+    assert!(is_whole(&env, [0, 1]).await && is_whole(&env, [1, 0]).await);
 
-    for link in [
-        Link { loss_ppm: 1_000_000, ..clear },
-        Link { syn_loss_ppm: 1_000_000, ..clear },
-        Link { bytes_per_second: Some(20), ..clear },
+    let [mut client, mut server] = connection(&second).await;
+    for (link, passes) in [
+        (Link { loss_ppm: 1_000_000, ..clear }, false),
+        (Link { syn_loss_ppm: 1_000_000, ..clear }, true),
+        (Link { bytes_per_second: Some(20), ..clear }, false),
     ] {
         broken(2, link);
         assert!(is_lost(&env).await, "{link:?}");
+        // What was made before hears of lost packets and of a narrow line later.
+        client.write_all(b"word").expect("sent");
+        let heard = at(1, move || {
+            server.set_read_timeout(Some(LOST)).expect("set");
+            let heard = server.read(&mut [0; 4]).is_ok();
+            (server, heard)
+        });
+        let heard = heard.await;
+        server = heard.0;
+        assert_eq!(heard.1, passes, "{link:?}");
         assert!(mended(2) > 0, "{link:?}");
+        if !passes {
+            let heard = at(1, move || {
+                server.set_read_timeout(Some(WAIT)).expect("set");
+                server.read_exact(&mut [0; 4]).expect("it is sent again");
+                server
+            });
+            server = heard.await;
+        }
     }
-    assert!(is_whole(&env).await);
+    assert!(is_whole(&env, [0, 1]).await);
 }
 
 #[test]
 fn line_is_slow_narrow_lossy_or_cut_while_its_fault_stands() {
-    // The thread of the network stays in its namespace.
-    let test = thread::spawn(|| {
+    // The thread of the network stays in its namespace. What is skipped names its thread.
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let test = thread::Builder::new().name(name).spawn(|| {
         let Some(network) = network() else { return };
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(each_fault_in_turn(Arc::new(network)));
     });
-    test.join().expect("no panic");
+    test.expect("a thread").join().expect("no panic");
 }

@@ -164,6 +164,10 @@ impl Links {
         let layers = self.layers(from, to);
         let touched = layers.iter().filter(|layer| layer.fault == fault).map(|l| l.touched).sum();
         layers.retain(|layer| layer.fault != fault);
+        if layers.iter().all(|layer| layer.link.bytes_per_second.is_none()) {
+            let line = self.line(from, to);
+            self.lines[line.0].busy_until = 0;
+        }
         touched
     }
 
@@ -173,8 +177,8 @@ impl Links {
         self.by_ends.get(&(from, to)).map_or(0, |line| self.lines[line.0].layers.len())
     }
 
-    /// Returns how long a segment of `len` bytes that leaves at `now` is under way, ns; `None`
-    /// when it is lost.
+    /// Returns how long a segment of `len` bytes, headers not counted, that leaves at `now` is under way, ns;
+    /// `None` when it is lost.
     pub fn carry(&mut self, now: u64, line: LineId, len: usize, is_syn: bool) -> Option<u64> {
         self.lines[line.0].carry(now, len, is_syn)
     }
@@ -225,6 +229,20 @@ mod tests {
         let first = carry(&mut links, (A, B), 1_000, false).expect("carried");
         let second = carry(&mut links, (A, B), 1_000, false).expect("carried");
         assert!(first >= 1_000_000_000 && second >= 2_000_000_000, "{first} {second}");
+    }
+
+    #[test]
+    fn narrow_line_leaves_no_debt_to_the_next_one() {
+        let mut links = links();
+        let narrow = Link { bytes_per_second: Some(1_040), ..Link::default() };
+        links.add(A, B, 0, narrow);
+        for _ in 0..10 {
+            carry(&mut links, (A, B), 1_000, false);
+        }
+        links.remove(A, B, 0);
+        links.add(A, B, 1, narrow);
+        let first = carry(&mut links, (A, B), 1_000, false).expect("carried");
+        assert!(first < 2_000_000_000, "{first}");
     }
 
     #[test]
