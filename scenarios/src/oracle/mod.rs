@@ -57,6 +57,7 @@ mod g13_fanout;
 mod g13_keys;
 mod g13_refresh;
 mod g14_expelled;
+mod g15_needless;
 mod g15_stale;
 mod g15_states;
 mod g15_told;
@@ -245,6 +246,7 @@ const ORACLES: &[(Property, Oracle)] = &[
     (Property::G13, g13_fanout::judge),
     (Property::G14, g14_expelled::judge),
     (Property::G15, g15_weak::judge),
+    (Property::G15, g15_needless::judge),
     (Property::G15, g15_told::judge),
     (Property::G15, g15_stale::judge),
     (Property::G15, g15_states::judge),
