@@ -8,10 +8,10 @@ use std::time::Duration;
 use chatchat::client::Answer;
 
 use super::{Evidence, Violation, broken, line, troubles::AFTERMATH};
-use crate::{fault::Action, plan::Incident, property::Property};
+use crate::{plan::Incident, property::Property};
 
 /// Time for a cluster to write again, with everything that was held meanwhile in its way.
-const WRITES_WITHIN: Duration = Duration::from_secs(2 * AFTERMATH.as_secs());
+const WRITES_WITHIN: Duration = AFTERMATH.saturating_mul(2);
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
     if evidence.is_set_back() {
@@ -22,25 +22,13 @@ pub(super) fn judge(evidence: &Evidence<'_>) -> Vec<Violation> {
         let Some((at, Answer::Pending { .. })) = sent.operation.reply() else { continue };
         let Some(from) = sent.operation.invoked.checked_sub(WRITES_WITHIN) else { continue };
         let stands = |it: &&Incident| it.from <= at && evidence.end_of(it) >= from;
-        if evidence.incidents.iter().filter(stands).all(|incident| is_long_line(evidence, incident))
-        {
+        let mut standing = evidence.incidents.iter().filter(stands);
+        if standing.all(|incident| evidence.is_delay_in_time(incident)) {
             let text = format!("post {} was held though the store was there", sent.id);
             found.push(broken(Property::G15, "needless", text, [line(sent.operation)]));
         }
     }
     found
-}
-
-/// Returns whether a fault makes lines longer, and keeps no answer from coming in good time.
-fn is_long_line(evidence: &Evidence<'_>, incident: &Incident) -> bool {
-    let fault = evidence.plan.faults.get(incident.fault);
-    fault.is_some_and(|fault| match &fault.action {
-        Action::Delay { by, jitter, .. } => {
-            let to_and_fro = by.saturating_add(*jitter).saturating_mul(2);
-            to_and_fro.saturating_mul(2) <= evidence.plan.cluster.config.store_timeout
-        }
-        _ => false,
-    })
 }
 
 #[cfg(test)]

@@ -209,6 +209,17 @@ impl Evidence<'_> {
     /// Returns whether a fault delays a line by little, also beside the shortest time-out.
     pub(super) fn is_short_delay(&self, incident: &Incident) -> bool {
         let bound = self.plan.cluster.config.store_timeout.min(4 * SHORT_DELAY);
+        self.is_delay_within(incident, bound)
+    }
+
+    /// Returns whether a fault delays a line, and what goes to and fro by half of `store_timeout` at most:
+    /// no answer is late for that.
+    pub(super) fn is_delay_in_time(&self, incident: &Incident) -> bool {
+        self.is_delay_within(incident, self.plan.cluster.config.store_timeout)
+    }
+
+    /// Returns whether a fault delays a line by a quarter of a time at most.
+    fn is_delay_within(&self, incident: &Incident, bound: Duration) -> bool {
         let fault = self.plan.faults.get(incident.fault);
         fault.is_some_and(|fault| match &fault.action {
             Action::Delay { by, jitter, .. } => {
